@@ -1,0 +1,175 @@
+"""A model as a directory: everything needed to use it somewhere else, and nothing that can run code.
+
+``bundle.json`` holds the format version, the network's configuration entry, the classes, the preprocessing, figures and
+provenance; ``weights.safetensors`` the weights; ``README.md`` says the same to people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hwr.errors import HwrError
+from hwr.files import new_directory, write_bytes, write_json, write_text
+from hwr.networks import CharacterNetwork, build
+from hwr.preprocess import CharacterPreprocess
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model, with or without its weights.
+
+    Attributes:
+        network: The configuration entry of the network, plain containers.
+        classes: Names of the outputs, in order.
+        preprocess: How an image becomes what the network sees.
+        weights: The network's state dict (empty: not trained yet).
+        metrics: Figures, such as ``test/accuracy``.
+        about: Provenance: data, licence, command, versions.
+    """
+
+    network: Mapping[str, Any]
+    classes: tuple[str, ...]
+    preprocess: CharacterPreprocess
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """What the weights mean, as plain containers."""
+        return {
+            "format": FORMAT,
+            "kind": "character",
+            "network": dict(self.network),
+            "classes": list(self.classes),
+            "preprocess": self.preprocess.to_dict(),
+        }
+
+    def build(self) -> CharacterNetwork:
+        """Makes the network, with its weights if there are any.
+
+        Raises:
+            HwrError: If the weights are not of this network.
+        """
+        net = build(self.network, num_classes=len(self.classes), image_size=self.preprocess.size)
+        if self.weights:
+            load_weights(net, self.weights)
+        return net
+
+    def save(self, path: Path, half: bool = False) -> None:
+        """Writes the directory, whole or not at all.
+
+        Args:
+            path: The directory; an older one is replaced.
+            half: Store floating-point weights in half precision (they are read back as float32).
+        """
+        from safetensors.torch import save
+
+        kept = {k: v.half() if half and v.is_floating_point() else v for k, v in self.weights.items()}
+        with new_directory(path) as folder:
+            write_bytes(folder / "weights.safetensors", save({k: v.cpu().contiguous() for k, v in kept.items()}))
+            about = {"metrics": dict(self.metrics), "about": dict(self.about)}
+            write_json(folder / "bundle.json", {**self.describe(), **about})
+            write_text(folder / "README.md", self._card())
+
+    def _card(self) -> str:
+        parameters = sum(v.numel() for v in self.weights.values())
+        lines = [
+            f"# {self.about.get('name', 'model')}",
+            "",
+            f"Reads {len(self.classes)} classes: {' '.join(self.classes[:100])}",
+            "",
+        ]
+        lines += [f"- {key}: {value}" for key, value in self.about.items() if key != "name"]
+        lines += [f"- parameters: {parameters:,}", "", "| metric | value |", "|---|---|"]
+        lines += [f"| {key} | {value:.5g} |" for key, value in self.metrics.items()]
+        return "\n".join([*lines, "", "Use: `hwr-predict model=THIS_FOLDER images=*.png`", ""])
+
+
+def load(model: str | Path) -> Bundle:
+    """Loads a model from a run, a bundle, a checkpoint, or by the name of a shipped one.
+
+    Raises:
+        HwrError: If there is none, or it is damaged or from a newer version.
+    """
+    path = Path(model).expanduser()
+    for folder in (path, path / "bundle", SHIPPED / str(model)):
+        if (folder / "bundle.json").is_file():
+            return _from_directory(folder)
+    for file in (path, path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"):
+        if file.is_file():
+            return from_checkpoint(file)
+    shipped = ", ".join(sorted(p.parent.name for p in SHIPPED.glob("*/bundle.json")))
+    if path.is_dir():
+        raise HwrError(
+            f"{path}: neither bundle/ nor checkpoints/ in this run directory; did the run end before its first epoch?"
+        )
+    raise HwrError(f"model {model}: no such run, bundle, checkpoint or shipped model (shipped: {shipped})")
+
+
+def from_checkpoint(path: Path) -> Bundle:
+    """Reads a training checkpoint (the averaged weights, where training averages them)."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        description = checkpoint["hwr"]
+    except Exception as error:
+        raise HwrError(f"{path}: not a checkpoint written by hwr, or damaged ({_first_line(error)})") from None
+    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
+    return replace(_from_description(description, path), weights=weights, about={"name": path.name})
+
+
+def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Puts weights into a network.
+
+    Raises:
+        HwrError: If names or shapes differ; the first few are named.
+    """
+    own = network.state_dict()
+    wrong = [f"{k} is missing" for k in own if k not in weights]
+    wrong += [f"{k} is not in this network" for k in weights if k not in own]
+    wrong += [
+        f"{k} is {tuple(weights[k].shape)}, here {tuple(v.shape)}"
+        for k, v in own.items()
+        if k in weights and weights[k].shape != v.shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise HwrError(f"the weights are of another network: {'; '.join(wrong[:3])}{more}")
+    network.load_state_dict({k: v.to(own[k].dtype) for k, v in weights.items()})
+
+
+def _from_directory(folder: Path) -> Bundle:
+    from safetensors.torch import load_file
+
+    try:
+        description = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "weights.safetensors")
+    except Exception as error:
+        raise HwrError(f"{folder}: a damaged bundle ({_first_line(error)}); export or copy it again") from None
+    bundle = _from_description(description, folder)
+    return replace(bundle, weights=weights, metrics=description.get("metrics", {}), about=description.get("about", {}))
+
+
+def _from_description(description: Mapping[str, Any], where: Path) -> Bundle:
+    if description.get("format") != FORMAT:
+        raise HwrError(
+            f"{where}: bundle format {description.get('format')}, this version of hwr reads {FORMAT}; upgrade hwr"
+        )
+    try:
+        preprocess = CharacterPreprocess.from_dict(description["preprocess"])
+        return Bundle(description["network"], tuple(description["classes"]), preprocess)
+    except (KeyError, TypeError) as error:
+        raise HwrError(f"{where}: a damaged bundle (no {error})") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

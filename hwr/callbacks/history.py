@@ -1,0 +1,73 @@
+"""One row of figures an epoch, and a dashboard in TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from hwr.files import write_text
+
+LAYOUT = {
+    "learning": {
+        "loss": ["Multiline", ["train/loss", "val/loss"]],
+        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
+    },
+    "machine": {"speed": ["Multiline", ["system/samples_per_s"]], "memory": ["Multiline", ["system/memory_gb"]]},
+}
+
+
+class History(Callback):
+    """Writes ``history.csv`` in the run directory after every epoch; a resumed run goes on in it.
+
+    Where the output is no terminal (a log file, say) each epoch also prints a line.
+
+    Args:
+        dirpath: The run directory.
+    """
+
+    def __init__(self, dirpath: str) -> None:
+        self.path = Path(dirpath) / "history.csv"
+        self.rows: list[dict[str, float]] = []
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the rows of the epochs before the one a resumed run starts with."""
+        if trainer.current_epoch and self.path.is_file():
+            self.rows = [row for row in read(self.path) if row["epoch"] < trainer.current_epoch]
+        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+            trainer.logger.experiment.add_custom_scalars(LAYOUT)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the row of this epoch (validation has run by then)."""
+        if not trainer.is_global_zero:
+            return
+        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        for i, optimizer in enumerate(trainer.optimizers):
+            values[f"lr{i or ''}"] = optimizer.param_groups[0]["lr"]
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
+        write_text(self.path, _csv(self.rows))
+        if not sys.stdout.isatty():
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k.startswith(("train/", "val/")))
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The rows of a ``history.csv``; a value that was not measured in an epoch is left out."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def _csv(rows: Iterable[dict[str, Any]]) -> str:
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()

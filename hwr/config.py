@@ -1,0 +1,196 @@
+"""Where the configuration lives, how commands read it, and how a mistake in it is told.
+
+Nothing heavy is imported here: ``python -m hwr.train --help`` only needs Hydra.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import os
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from hwr.errors import HwrError
+
+_PACKAGE = Path(__file__).resolve().parent
+CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
+PATH_KEYS = {
+    "run",
+    "model",
+    "images",
+    "output",
+    "save_seen",
+    "ckpt_path",
+    "init_from",
+    "data.path",
+    "data.root",
+    "hydra.run.dir",
+}
+
+
+def slug(overrides: str | None) -> str:
+    """Makes Hydra's ``override_dirname`` a file name of at most 100 characters that Hydra can read back."""
+    text = re.sub(r"[^\w.-]+", "-", (overrides or "").replace(",", "_")).strip("-._")
+    return text if len(text) <= 100 else f"{text[:91]}-{zlib.crc32(text.encode()):08x}"
+
+
+def run_dir(root: str, name: str, overrides: str, ckpt_path: str | None) -> str:
+    """Names a new run directory, or with ``ckpt_path=last`` the newest one of the same name and overrides."""
+    tail = "_".join(part for part in (name, slug(overrides)) if part)
+    if ckpt_path == "last":
+        found = [
+            p.parents[1] for p in Path(root).glob(f"*/*_{tail}/checkpoints/last.ckpt") if p.parents[1].name[9:] == tail
+        ]
+        if found:
+            return str(max(found, key=lambda p: (p.parent.name, p.name)))
+    now = datetime.now()
+    return f"{root}/{now:%Y-%m-%d}/{now:%H-%M-%S}_{tail}"
+
+
+def job_name(number: int | str, overrides: str) -> str:
+    """Names the directory of one job of a multirun."""
+    return "_".join(part for part in (str(number), slug(overrides)) if part)
+
+
+OmegaConf.register_new_resolver("hwr.run_dir", run_dir, use_cache=True, replace=True)
+OmegaConf.register_new_resolver("hwr.job_name", job_name, replace=True)
+
+
+def compose(config_name: str = "train", overrides: Sequence[str] = (), run_dir: str | Path | None = None) -> DictConfig:
+    """Composes a configuration in a test, a notebook or a script.
+
+    Args:
+        config_name: The root: ``train``, ``eval`` or ``predict``.
+        overrides: What one would type on the command line.
+        run_dir: Where a training run writes (a command line run gets a dated directory instead).
+
+    Raises:
+        HwrError: If a key, an experiment or a value is unknown.
+    """
+    GlobalHydra.instance().clear()
+    more = [] if run_dir is None else [f"run_dir='{run_dir}'"]
+    try:
+        with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return hydra.compose(config_name, [*overrides, *more])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise HwrError(explain(error, config_name, overrides)) from error
+
+
+def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
+    """Turns ``run(cfg)`` into a command that Hydra configures; a user's mistake becomes one line and status 1."""
+
+    def task(cfg: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            run(cfg)  # an error ends this job; Hydra goes on with the others and hands the error over at the end
+        else:
+            with _one_line(config_name):
+                run(cfg)
+
+    def main() -> None:
+        sys.argv[1:] = quote_paths(sys.argv[1:])
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing a page
+        with _one_line(config_name):
+            hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)()
+
+    return main
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """Quotes the values of keys that hold a path, so that ``images=scan (1).png`` is read as the shell meant it."""
+    if {"-m", "--multirun"} & set(arguments):
+        return list(arguments)  # there a comma separates values
+
+    def quoted(argument: str) -> str:
+        key, _, value = argument.partition("=")
+        plain = re.fullmatch(r"[\w./~*?%@-]*", value, re.ASCII) or value[0] in "'\"[" or "${" in value
+        return argument if key not in PATH_KEYS or plain else f"{key}='" + value.replace("'", "\\'") + "'"
+
+    return [quoted(argument) for argument in arguments]
+
+
+@contextmanager
+def _one_line(config_name: str) -> Iterator[None]:
+    try:
+        yield
+    except HwrError as error:
+        _fail(config_name, str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(config_name, explain(error, config_name, [a for a in sys.argv[1:] if not a.startswith("-")]))
+    except OSError as error:
+        mend = {
+            errno.ENOSPC: "the disk is full; free some space, then go on with ckpt_path=last",
+            errno.EDQUOT: "the disk quota is used up; free some space, then go on with ckpt_path=last",
+            errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
+            errno.EACCES: "permission denied; choose another place with hydra.run.dir=FOLDER",
+            errno.ENOTDIR: "a file stands where a folder is needed",
+        }
+        if error.errno not in mend:
+            raise
+        _fail(config_name, f"{error.filename or 'writing'}: {mend[error.errno]}")
+
+
+def _fail(config_name: str, message: str) -> None:
+    sys.stdout.flush()
+    print(f"hwr.{config_name}: error: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(1)
+
+
+def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
+    """Says in one line what Hydra says in many, with the nearest known name."""
+    text = str(error)
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+        group, name = match.groups()
+        known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
+        return f"{group}={name}: there is no such {group}{_nearest(name, known)}; known: {', '.join(known)}"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1], config_name, overrides)
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} must be given: add {error.full_key}=VALUE"
+    if isinstance(error, OverrideParseException):
+        return f"cannot read {error.override}: quote the value, as in 'key=\"value, with (signs)\"'"
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
+    key = key.lstrip("+~").split("@")[0]
+    others = [o for o in overrides if not o.lstrip("+~").startswith(f"{key}=")]
+    try:
+        cfg: Any = compose(config_name, others)
+        known = [
+            *_keys(OmegaConf.to_container(cfg, resolve=False)),
+            *(p.name for p in CONF_DIR.iterdir() if p.is_dir()),
+        ]
+    except HwrError:
+        known = []
+    parent = key.rpartition(".")[0]
+    siblings = [k for k in known if k.rpartition(".")[0] == parent]
+    hint = _nearest(key, known)
+    return f"{key} is not a known key{hint}" + ("" if hint or not siblings else f"; known here: {', '.join(siblings)}")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = near or [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:1]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")

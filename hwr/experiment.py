@@ -1,0 +1,322 @@
+"""Configuration in, result out: the one way to run anything. Commands, sweeps and tests all call it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning
+import torch
+from hydra.errors import InstantiationException
+from lightning import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from hwr import bundle, precision
+from hwr.bundle import Bundle
+from hwr.callbacks import AtomicCheckpointIO, Gallery, history
+from hwr.callbacks.resources import peak_memory_gb
+from hwr.data.base import CharacterDataModule
+from hwr.errors import HwrError
+from hwr.files import write_json, write_text
+from hwr.systems import CharacterSystem
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a run.
+
+    Attributes:
+        metrics: Flat figures, as in ``metrics.json``.
+        run_dir: Where everything lies.
+        datamodule: With its splits.
+        system: With the best weights, if the run was tested.
+        trainer: Lightning's.
+    """
+
+    metrics: dict[str, float]
+    run_dir: Path
+    datamodule: CharacterDataModule
+    system: CharacterSystem
+    trainer: Trainer
+
+
+def fit(cfg: DictConfig) -> Result:
+    """Trains, tests the best checkpoint, and writes the run directory.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+
+    Raises:
+        HwrError: For anything the user can mend.
+    """
+    with _one_line_errors():
+        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        run_dir = Path(plain["run_dir"])
+        resume = _resume_path(plain["ckpt_path"], run_dir)
+        lightning.seed_everything(plain["seed"], verbose=False)
+        data: CharacterDataModule = _make(cfg.data, augment=_make(cfg.augment), seed=plain["seed"])
+        data.setup()
+        model = Bundle(plain["network"], data.classes, data.preprocess)
+        system = _system(cfg, model, data)
+        if plain["init_from"] is not None:
+            bundle.load_weights(system.network, bundle.load(plain["init_from"]).weights)
+        trainer = _trainer(cfg, system, data)
+        if trainer.is_global_zero:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            plain["trainer"]["precision"] = str(trainer.precision)
+            write_text(run_dir / "config.yaml", OmegaConf.to_yaml(plain))
+            data.record(run_dir / "splits.json")
+        start = time.perf_counter()
+        _run_fit(trainer, system, data, resume)
+        seconds = time.perf_counter() - start
+        metrics = {
+            **_best_epoch(trainer, run_dir),
+            "epochs": float(trainer.current_epoch),
+            "train_seconds": seconds,
+            "parameters": float(sum(p.numel() for p in system.network.parameters())),
+            "peak_memory_gb": peak_memory_gb(),
+        }
+        best = _best_checkpoint(trainer)
+        if plain["test"]:
+            trainer.test(system, datamodule=data, ckpt_path=best, verbose=False)
+            metrics |= _test_metrics(trainer, len(data.sets["test"]))
+        if trainer.is_global_zero:
+            weights = bundle.from_checkpoint(Path(best)).weights if best else system.network.state_dict()
+            about = _provenance(plain, data)
+            replace(model, weights=weights, metrics=metrics, about=about).save(run_dir / "bundle")
+            if plain["test"]:
+                write_text(run_dir / "per_class.csv", per_class(system.confusion.compute(), data.classes))
+            write_json(run_dir / "metrics.json", metrics)
+            _log_hyperparameters(trainer, plain, metrics)
+        return Result(metrics, run_dir, data, system, trainer)
+
+
+def evaluate(cfg: DictConfig) -> Result:
+    """Scores a model on a split of its own data or of another data set.
+
+    Args:
+        cfg: As composed from ``conf/eval.yaml``.
+
+    Raises:
+        HwrError: For anything the user can mend.
+    """
+    with _one_line_errors():
+        model = bundle.load(cfg.run)
+        config = Path(cfg.run) / "config.yaml"
+        if cfg.data is None and not config.is_file():
+            raise HwrError(f"{cfg.run} has no config.yaml that says on which data to judge it; add data=NAME")
+        data_cfg = cfg.data if cfg.data is not None else OmegaConf.load(config).data
+        data: CharacterDataModule = _make(data_cfg, preprocess=model.preprocess)
+        data.setup()
+        data.as_classes(model.classes)
+        if cfg.split not in data.sets:
+            raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
+        data.test_split = cfg.split
+        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
+        system = CharacterSystem(
+            model.build(), torch.nn.Identity(), bundle=model, optimizer=_no_optimizer, scheduler=_no_optimizer
+        )
+        trainer = Trainer(
+            accelerator=cfg.accelerator,
+            devices=1,
+            logger=False,
+            callbacks=[Gallery(str(out))],
+            enable_checkpointing=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        trainer.test(system, datamodule=data, verbose=False)
+        metrics = _test_metrics(trainer, len(data.sets[cfg.split]))
+        side = model.preprocess.size
+        for size in (1, 256):
+            metrics[f"ms_per_image_batch_{size}"] = milliseconds(system.network, (size, 1, side, side))
+        write_text(out / "per_class.csv", per_class(system.confusion.compute(), data.classes))
+        write_json(out / "metrics.json", metrics)
+        return Result(metrics, out, data, system, trainer)
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95 % interval of a share of ``n`` independent trials (Wilson 1927)."""
+    z = 1.959964
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def per_class(confusion: Tensor, classes: tuple[str, ...]) -> str:
+    """A CSV table of precision, recall, F1 and support from a confusion matrix (C, C), rows true."""
+    matrix = confusion.double().cpu()
+    right, true, said = matrix.diag(), matrix.sum(1), matrix.sum(0)
+    columns = (right / said.clamp(min=1), right / true.clamp(min=1), 2 * right / (true + said).clamp(min=1))
+    rows = ["class,precision,recall,f1,support"]
+    for i, name in enumerate(classes):
+        quoted = f'"{name}"' if name in ",\"'" else name
+        rows.append(f"{quoted},{','.join(f'{float(c[i]):.4f}' for c in columns)},{int(true[i])}")
+    return "\n".join(rows) + "\n"
+
+
+@torch.inference_mode()
+def milliseconds(network: torch.nn.Module, shape: tuple[int, ...], runs: int = 15) -> float:
+    """Median time of the network alone, per image of a batch of this shape."""
+    device = next(network.parameters()).device
+    images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
+    network.eval()
+    times = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[runs // 2] * 1000 / shape[0]
+
+
+def _make(node: DictConfig, **kwargs: Any) -> Any:
+    return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+
+
+def _system(cfg: DictConfig, model: Bundle, data: CharacterDataModule) -> CharacterSystem:
+    network = model.build()
+    loss = _make(cfg.loss)(
+        num_classes=len(data.classes), num_features=network.head.in_features, class_counts=data.class_counts()
+    )
+    parts = {"loss": loss, "optimizer": _make(cfg.optimizer), "scheduler": _make(cfg.scheduler)}
+    system: CharacterSystem = _make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
+    return system.to(memory_format=torch.channels_last)
+
+
+def _trainer(cfg: DictConfig, system: CharacterSystem, data: CharacterDataModule) -> Trainer:
+    callbacks: list[Callback] = [_make(c) for c in cfg.callbacks.values() if c is not None]
+    terminal = sys.stdout.isatty()
+    if not terminal:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
+    if cfg.trainer.precision == "auto":
+        batch = torch.Size((min(data.batch_size, 256), 1, data.preprocess.size, data.preprocess.size))
+        settings["precision"] = precision.choose(system.network, batch, _accelerator(cfg.trainer.accelerator))
+    logger = _make(cfg.logger) if cfg.logger is not None else False
+    trainer: Trainer = _make(cfg.trainer, logger=logger, plugins=[AtomicCheckpointIO()], **settings)
+    return trainer
+
+
+def _accelerator(name: str) -> str:
+    if name in ("cpu", "mps"):
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
+    if ckpt_path is None:
+        return None
+    path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
+    if path.is_file():
+        return str(path)
+    if ckpt_path == "last":
+        raise HwrError(
+            "ckpt_path=last: no earlier run of this experiment with the same settings reached the end of an epoch; "
+            "repeat the settings of that run, or give its ckpt_path=RUN/checkpoints/last.ckpt"
+        )
+    raise HwrError(f"ckpt_path={ckpt_path}: no such checkpoint")
+
+
+def _run_fit(trainer: Trainer, system: CharacterSystem, data: CharacterDataModule, resume: str | None) -> None:
+    again = shlex.join([*(a for a in sys.argv[1:] if not a.startswith("ckpt_path=")), "ckpt_path=last"])
+    try:
+        trainer.fit(system, datamodule=data, ckpt_path=resume)
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise HwrError(
+            f"interrupted in epoch {trainer.current_epoch + 1}; go on with: python -m hwr.train {again}"
+        ) from None
+
+
+def _best_checkpoint(trainer: Trainer) -> str | None:
+    found = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    return next((path for path in found if path), None)
+
+
+def _best_epoch(trainer: Trainer, run_dir: Path) -> dict[str, float]:
+    best, path = _best_checkpoint(trainer), run_dir / "history.csv"
+    if best is None or not path.is_file():
+        return {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+    epoch = torch.load(best, map_location="cpu", weights_only=True)["epoch"]
+    row = next((row for row in history.read(path) if row["epoch"] == epoch), {})
+    return {"best_epoch": float(epoch + 1), **{k: v for k, v in row.items() if k.startswith("val/")}}
+
+
+def _test_metrics(trainer: Trainer, n: int) -> dict[str, float]:
+    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
+    low, high = wilson(metrics["test/accuracy"], n)
+    return {**metrics, "test/accuracy_low": low, "test/accuracy_high": high, "test/samples": float(n)}
+
+
+def _provenance(plain: Mapping[str, Any], data: CharacterDataModule) -> dict[str, Any]:
+    return {
+        "name": plain["name"],
+        "data": (type(data).__doc__ or "").strip().splitlines()[0],
+        "command": shlex.join(["python", "-m", "hwr.train", *sys.argv[1:]])
+        if "hwr" in sys.argv[0]
+        else "hwr.experiment.fit",
+        "seed": plain["seed"],
+        "versions": {name: version(name) for name in ("torch", "lightning")},
+    }
+
+
+def _log_hyperparameters(trainer: Trainer, plain: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    if isinstance(trainer.logger, TensorBoardLogger):
+        keys = ("seed", "data", "augment", "network", "loss", "optimizer", "scheduler", "system", "trainer")
+        shown = {k: v for k, v in metrics.items() if k.startswith(("val/", "test/"))}
+        trainer.logger.log_hyperparams({key: plain[key] for key in keys}, shown)
+        trainer.logger.finalize("success")
+
+
+def _eval_dir(run: Path, split: str, other: bool) -> Path:
+    return (run if run.is_dir() else Path("outputs")) / ("eval_other_data" if other else "eval") / split
+
+
+def _no_optimizer(*args: Any, **kwargs: Any) -> Any:
+    raise HwrError("this system only evaluates")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turns what Hydra and Lightning say of wrong settings into one line; keeps their chatter down."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*exists and is not empty.*",
+            ".*treespec.*",
+            ".*LeafSpec.*",
+        ):
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        except InstantiationException as error:
+            cause = error.__cause__
+            if isinstance(cause, HwrError):
+                raise cause from None
+            key = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key" in line), "")
+            raise HwrError(f"{key or 'configuration'}: {cause or error}") from error
+        except MisconfigurationException as error:
+            raise HwrError(f"trainer: {error}") from error

@@ -1,0 +1,38 @@
+"""Networks: plain modules with a ``backbone``, a ``head`` and ``reset_head(n)``; no loss, path or configuration inside.
+
+A bundle may only name a network that is listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hwr.errors import HwrError
+from hwr.networks.base import CharacterNetwork
+from hwr.networks.cnn import CNN
+from hwr.networks.torchvision_nets import MobileNetV3, ResNet18
+
+__all__ = ["CNN", "CharacterNetwork", "MobileNetV3", "ResNet18", "build"]
+
+_KNOWN = {f"hwr.networks.{net.__name__}": net for net in (CNN, ResNet18, MobileNetV3)}
+
+
+def build(config: Mapping[str, Any], **kwargs: Any) -> CharacterNetwork:
+    """Makes a network from its configuration entry, without Hydra and from a closed list.
+
+    Args:
+        config: ``{"_target_": "hwr.networks.CNN", ...}``, as in ``conf/network`` and in a bundle.
+        kwargs: What the data decides: ``num_classes`` and ``image_size``.
+
+    Raises:
+        HwrError: If the network is unknown or its settings do not fit.
+    """
+    settings = {**config, **kwargs}
+    target = settings.pop("_target_", None)
+    if target not in _KNOWN:
+        raise HwrError(f"network {target!r} is not one of {', '.join(_KNOWN)}")
+    try:
+        return _KNOWN[target](**settings)
+    except (TypeError, ValueError) as error:
+        raise HwrError(f"network {target}: {error}") from error

@@ -1,0 +1,85 @@
+"""What all systems share: the optimiser, and checkpoints that explain themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hwr.bundle import Bundle
+from hwr.errors import HwrError
+
+MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
+MakeSchedule = Callable[..., Any]
+
+
+class System(LightningModule):
+    """A network in training.
+
+    Args:
+        network: A module with ``backbone`` and ``head``.
+        bundle: What else makes a model of it; travels in every checkpoint as plain containers.
+        optimizer: Makes the optimiser from parameter groups.
+        scheduler: One of :mod:`hwr.systems.schedules`.
+        l1: Weight of the sum of absolute weights.
+        seed: Of augmentation and dropout.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        bundle: Bundle,
+        optimizer: MakeOptimizer,
+        scheduler: MakeSchedule,
+        l1: float = 0.0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        self.network, self.bundle, self.l1, self.seed = network, bundle, l1, seed
+        self._make_optimizer, self._make_schedule = optimizer, scheduler
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Two groups of parameters, with and without weight decay, and the schedule."""
+        optimizer = self._make_optimizer(parameter_groups(self))
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise HwrError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        schedule = self._make_schedule(optimizer, int(steps), self.trainer.max_epochs or 1)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def l1_penalty(self) -> Tensor:
+        """``l1`` times the sum of absolute weights, norms and biases excepted."""
+        decayed = [p for group in parameter_groups(self.network)[:1] for p in group["params"]]
+        return self.l1 * torch.stack([p.abs().sum() for p in decayed]).sum()
+
+    def on_train_epoch_start(self) -> None:
+        """Makes augmentation and dropout a function of seed, epoch and rank: a resumed run goes on as it would have."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what the weights mean."""
+        checkpoint["hwr"] = self.bundle.describe()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint of another model, by name and setting."""
+        theirs, ours = checkpoint.get("hwr"), self.bundle.describe()
+        if theirs is None:
+            raise HwrError("ckpt_path: this checkpoint was not written by hwr")
+        for key in ("network", "classes", "preprocess"):
+            if theirs[key] != ours[key]:
+                raise HwrError(
+                    f"ckpt_path: the checkpoint has another {key} ({theirs[key]}) than this run ({ours[key]}); "
+                    "repeat the settings of that run, or take its weights with init_from="
+                )
+
+
+def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
+    """Trainable parameters: matrices and kernels first, then norms and biases, which are never decayed."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in trainable if p.ndim > 1]}]
+    return [*groups, {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0}]

@@ -1,0 +1,108 @@
+"""Learning to tell characters apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassCalibrationError,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from hwr.data.batches import Batch
+from hwr.networks import CharacterNetwork
+from hwr.systems.base import System
+
+
+class CharacterSystem(System):
+    """A character network with its loss and metrics.
+
+    ``val/`` metrics are logged every epoch, ``test/`` metrics (more of them) once; all are exact over the whole split,
+    also over several processes.
+
+    Args:
+        network: Images (B, 1, H, W) -> logits (B, C).
+        loss: See :mod:`hwr.systems.losses`.
+        top_k: A label among the k most probable counts as right in ``top{k}_accuracy``.
+        kwargs: See :class:`System`.
+    """
+
+    network: CharacterNetwork
+
+    def __init__(self, network: CharacterNetwork, loss: torch.nn.Module, top_k: int = 3, **kwargs: Any) -> None:
+        super().__init__(network, **kwargs)
+        self.loss = loss
+        n = len(self.bundle.classes)
+        self.train_loss, self.train_accuracy = MeanMetric(), MulticlassAccuracy(n, average="micro")
+        self.eval_loss = MeanMetric()
+        self.val_metrics = MetricCollection(
+            {"accuracy": MulticlassAccuracy(n, average="micro"), "f1_macro": MulticlassF1Score(n)}, prefix="val/"
+        )
+        k = min(top_k, n)
+        self.test_metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(n, average="micro"),
+                f"top{k}_accuracy": MulticlassAccuracy(n, average="micro", top_k=k),
+                **{
+                    f"{name}_{average}": metric(n, average=average)
+                    for name, metric in (
+                        ("precision", MulticlassPrecision),
+                        ("recall", MulticlassRecall),
+                        ("f1", MulticlassF1Score),
+                    )
+                    for average in ("macro", "weighted")
+                },
+                "calibration_error": MulticlassCalibrationError(n),
+            },
+            prefix="test/",
+        )
+        self.confusion = MulticlassConfusionMatrix(n)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, C) of normalised images (B, 1, H, W)."""
+        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        features = self.network.backbone(batch.images.contiguous(memory_format=torch.channels_last))
+        logits = self.network.head(features).float()
+        loss: Tensor = self.loss(logits, features, batch.labels)
+        self.train_loss.update(loss.detach(), len(batch.labels))
+        self.train_accuracy.update(logits.detach(), batch.labels)
+        self.log("train/batch_loss", loss, on_epoch=False)
+        self.log_dict(
+            {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}, on_step=False, on_epoch=True
+        )
+        return loss + self.l1_penalty() if self.l1 else loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Counts a batch."""
+        logits = self(batch.images).float()
+        self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))
+        self.val_metrics.update(logits, batch.labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the split."""
+        self.log("val/loss", self.eval_loss, prog_bar=True)
+        self.log_dict(self.val_metrics, prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Counts a batch and hands its probabilities (B, C), labels (B,) and ids (B,) to the callbacks."""
+        logits = self(batch.images).float()
+        self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))
+        self.test_metrics.update(logits, batch.labels)
+        self.confusion.update(logits, batch.labels)
+        return {"probabilities": logits.softmax(1), "labels": batch.labels, "ids": batch.ids}
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the split."""
+        self.log("test/loss", self.eval_loss)
+        self.log_dict(self.test_metrics)
