@@ -1,4 +1,4 @@
-"""``python -m benchmarks.accuracy [EXPERIMENT [SEED ...]]``: validation and test accuracy of an experiment over seeds.
+"""``python -m benchmarks.accuracy EXPERIMENT [SEED ...] [key=value ...]``: validation and test accuracy of an experiment over seeds.
 
 Everything was chosen on validation; test is scored by the run that this command makes, and reported whatever it is.
 """
@@ -13,11 +13,13 @@ from benchmarks.common import fit, machine
 
 def main() -> None:
     """One run a seed; the median is what counts."""
-    experiment, *seeds = sys.argv[1:] or ["mnist_cnn"]
+    experiment, *rest = sys.argv[1:]
+    seeds = [word for word in rest if "=" not in word] or ["1", "2", "3"]
+    overrides = [word for word in rest if "=" in word]
     print(machine())
     rows = []
-    for seed in seeds or ("1", "2", "3"):
-        result = fit(f"experiment={experiment}", f"seed={seed}")
+    for seed in seeds:
+        result = fit(f"experiment={experiment}", f"seed={seed}", *overrides)
         m = result.metrics
         rows.append((m["val/accuracy"], m["test/accuracy"]))
         print(

@@ -160,6 +160,8 @@ def _from_directory(folder: Path) -> Bundle:
 
 
 def _from_description(description: Mapping[str, Any], where: Path) -> Bundle:
+    if not isinstance(description, Mapping):
+        raise HwrError(f"{where}: a damaged bundle (its description is no object)")
     if description.get("format") != FORMAT:
         raise HwrError(
             f"{where}: bundle format {description.get('format')}, this version of hwr reads {FORMAT}; upgrade hwr"

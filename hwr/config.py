@@ -131,12 +131,16 @@ def _one_line(config_name: str) -> Iterator[None]:
         _fail(config_name, str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(config_name, explain(error, config_name, [a for a in sys.argv[1:] if not a.startswith("-")]))
+    except BrokenPipeError:  # the reader of our output, `head` say, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
     except OSError as error:
         mend = {
             errno.ENOSPC: "the disk is full; free some space, then go on with ckpt_path=last",
             errno.EDQUOT: "the disk quota is used up; free some space, then go on with ckpt_path=last",
             errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
             errno.EACCES: "permission denied; choose another place with hydra.run.dir=FOLDER",
+            errno.EEXIST: "a file stands where a folder is needed",
             errno.ENOTDIR: "a file stands where a folder is needed",
         }
         if error.errno not in mend:

@@ -16,7 +16,7 @@ def run(cfg: DictConfig) -> None:
 
     result = evaluate(cfg)
     m = result.metrics
-    table = Table(title=f"{cfg.run} on {cfg.split}", title_justify="left", show_header=False)
+    table = Table(show_header=False)
     for name, value in m.items():
         if name.startswith("test/") and name != "test/samples":
             table.add_row(name.removeprefix("test/").replace("_", " "), f"{value:.4f}")
@@ -24,6 +24,7 @@ def run(cfg: DictConfig) -> None:
     for size in (1, 256):
         table.add_row(f"ms per image, batch {size}", f"{m[f'ms_per_image_batch_{size}']:.3f}")
     console = Console()
+    console.print(f"{cfg.run} on {cfg.split}", soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     console.print(f"metrics.json, per_class.csv and figures: {result.run_dir}", soft_wrap=True, highlight=False)
 

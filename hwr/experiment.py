@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
 import shlex
@@ -92,15 +94,17 @@ def fit(cfg: DictConfig) -> Result:
             "peak_memory_gb": peak_memory_gb(),
         }
         best = _best_checkpoint(trainer)
+        if best:  # Lightning's own loading takes the weights that were averaged, not their average
+            bundle.load_weights(system.network, bundle.from_checkpoint(Path(best)).weights)
         if plain["test"]:
-            trainer.test(system, datamodule=data, ckpt_path=best, verbose=False)
+            trainer.test(system, datamodule=data, verbose=False)
             metrics |= _test_metrics(trainer, len(data.sets["test"]))
+            confusion = system.confusion.compute()  # by all processes: they add up their counts
         if trainer.is_global_zero:
-            weights = bundle.from_checkpoint(Path(best)).weights if best else system.network.state_dict()
             about = _provenance(plain, data)
-            replace(model, weights=weights, metrics=metrics, about=about).save(run_dir / "bundle")
+            replace(model, weights=system.network.state_dict(), metrics=metrics, about=about).save(run_dir / "bundle")
             if plain["test"]:
-                write_text(run_dir / "per_class.csv", per_class(system.confusion.compute(), data.classes))
+                write_text(run_dir / "per_class.csv", per_class(confusion, data.classes))
             write_json(run_dir / "metrics.json", metrics)
             _log_hyperparameters(trainer, plain, metrics)
         return Result(metrics, run_dir, data, system, trainer)
@@ -164,11 +168,12 @@ def per_class(confusion: Tensor, classes: tuple[str, ...]) -> str:
     matrix = confusion.double().cpu()
     right, true, said = matrix.diag(), matrix.sum(1), matrix.sum(0)
     columns = (right / said.clamp(min=1), right / true.clamp(min=1), 2 * right / (true + said).clamp(min=1))
-    rows = ["class,precision,recall,f1,support"]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["class", "precision", "recall", "f1", "support"])
     for i, name in enumerate(classes):
-        quoted = f'"{name}"' if name in ",\"'" else name
-        rows.append(f"{quoted},{','.join(f'{float(c[i]):.4f}' for c in columns)},{int(true[i])}")
-    return "\n".join(rows) + "\n"
+        table.writerow([name, *(f"{float(c[i]):.4f}" for c in columns), int(true[i])])
+    return text.getvalue()
 
 
 @torch.inference_mode()
@@ -228,6 +233,7 @@ def _resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
         return None
     path = run_dir / "checkpoints" / "last.ckpt" if ckpt_path == "last" else Path(ckpt_path)
     if path.is_file():
+        bundle.from_checkpoint(path)  # says so if it is none
         return str(path)
     if ckpt_path == "last":
         raise HwrError(
@@ -308,6 +314,8 @@ def _one_line_errors() -> Iterator[None]:
             ".*exists and is not empty.*",
             ".*treespec.*",
             ".*LeafSpec.*",
+            ".*smaller than the logging interval.*",
+            ".*system/.*sync_dist=True.*",
         ):
             warnings.filterwarnings("ignore", message)
         try:

@@ -48,5 +48,8 @@ def new_directory(path: Path) -> Iterator[Path]:
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -11,10 +11,8 @@ Plane = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 WORKING_SIDE = 256  # pixels; larger images are reduced to this before anything is looked for
-FAINTEST_INK = 10.0  # grey levels of contrast to the paper below which nothing counts as ink
-import os
-HOLE = int(os.environ.get('HOLE',33))
-MASK=float(os.environ.get('MASK',.5))
+FAINTEST_INK = 12.0  # grey levels of contrast to the paper below which nothing counts as ink
+HOLE = 33  # pixels of an image reduced to 64: a dip of the background smaller than this is ink, not paper
 SEGMENTS = 48  # parts into which a row is cut to see whether a ruled line runs through all of it
 
 
@@ -40,9 +38,9 @@ def find_ink(image: Grey, polarity: str) -> Plane | None:
     if clean:
         smooth, peak, low = contrast, float(contrast.max()), 0.12
     else:
-        _erase_lines(contrast, _typical_ink(contrast, noise))
+        _erase_lines(contrast, _full_ink(contrast, noise))
         smooth = np.asarray(cv2.GaussianBlur(contrast, (0, 0), 0.6 + 0.4 * max(work.shape) / WORKING_SIDE), np.float32)
-        peak, low = _typical_ink(smooth, _noise(smooth)), 0.3
+        peak, low = _full_ink(smooth, _noise(smooth)), 0.3
     if peak < max(FAINTEST_INK, 5 * _noise(smooth)):
         return None
     pieces = _pieces(smooth, max(low * peak, min(3 * _noise(smooth), 0.4 * peak)), 0.5 * peak)
@@ -90,30 +88,30 @@ def _contrast_to_flat_paper(image: Grey, polarity: str) -> tuple[Plane, float] |
 def _contrast_to_uneven_paper(image: Grey, polarity: str) -> tuple[Plane, float]:
     """Contrast to the paper around each pixel, ink positive, and its noise, both in grey levels."""
     small = reduced(image, 64)
-    coarse = np.asarray(cv2.medianBlur(small, int(0.5 * max(small.shape)) | 1), np.uint8)
-    sign = ink_sign(small - coarse.astype(np.float32), polarity)
-    hole = np.ones((HOLE, HOLE), np.uint8)
-    coarse = cv2.morphologyEx(coarse, cv2.MORPH_OPEN if sign > 0 else cv2.MORPH_CLOSE, hole)
-    ground = cv2.resize(cv2.GaussianBlur(coarse.astype(np.float32), (0, 0), 2), (image.shape[1], image.shape[0]))
-    rest = np.asarray(image - ground, np.float32)
-    contrast = rest * np.float32(sign)
-    noise = _noise(contrast)
-    ink = (contrast > max(3 * noise, MASK * _typical_ink(contrast, noise))).astype(np.uint8)
-    paper = (1 - cv2.dilate(ink, np.ones((5, 5), np.uint8))).astype(np.float32)
-    reach = 0.06 * max(image.shape)
-    shade = cv2.GaussianBlur(rest * paper, (0, 0), reach) / (cv2.GaussianBlur(paper, (0, 0), reach) + np.float32(0.02))
-    rest = np.asarray(rest - shade, np.float32)
-    contrast = rest * np.float32(ink_sign(rest, polarity))
+    coarse = np.asarray(cv2.medianBlur(small, int(0.5 * max(small.shape)) | 1), np.float32)
+    sign = ink_sign(np.asarray(small - coarse, np.float32), polarity)
+    wider = np.pad(coarse, HOLE, mode="reflect", reflect_type="odd")  # goes on beyond the edges as it does inside
+    flatten = cv2.MORPH_OPEN if sign > 0 else cv2.MORPH_CLOSE
+    filled = cv2.GaussianBlur(cv2.morphologyEx(wider, flatten, np.ones((HOLE, HOLE), np.uint8)), (0, 0), 2)
+    ground = cv2.resize(filled[HOLE:-HOLE, HOLE:-HOLE], (image.shape[1], image.shape[0]))
+    contrast = np.asarray((image - ground) * np.float32(sign), np.float32)
+    around = (int(0.2 * max(image.shape)) | 1,) * 2
+    for _ in range(2):  # what the paper around each pixel is off by
+        noise = _noise(contrast)
+        ink = (contrast > max(3 * noise, 0.5 * _full_ink(contrast, noise))).astype(np.uint8)
+        paper = (1 - cv2.dilate(ink, np.ones((5, 5), np.uint8))).astype(np.float32)
+        shade = cv2.blur(contrast * paper, around) / (cv2.blur(paper, around) + np.float32(0.02))
+        contrast = np.asarray(contrast - cv2.blur(shade, (9, 9)), np.float32)
     return contrast, _noise(contrast)
 
 
 def _noise(contrast: Plane) -> float:
-    """Standard deviation of the paper's contrast, from the median so that the ink does not count."""
-    return 1.4826 * float(np.median(np.abs(contrast.ravel()[:: max(1, contrast.size // 10_000)])))
+    """Standard deviation of the paper's contrast, from the flattest quarter of the pixels, whatever the rest is."""
+    return float(np.percentile(np.abs(contrast.ravel()[:: max(1, contrast.size // 10_000)]), 25)) / 0.3186
 
 
-def _typical_ink(contrast: Plane, noise: float) -> float:
-    """Mean contrast of the upper of the two classes that Otsu's method finds above the noise; 0 if there is none."""
+def _full_ink(contrast: Plane, noise: float) -> float:
+    """Contrast of full ink: the top of the upper of the two classes that Otsu's method finds above the noise, or 0."""
     values = contrast[contrast > max(3 * noise, 1.0)]
     if values.size == 0:
         return 0.0
@@ -126,6 +124,8 @@ def _typical_ink(contrast: Plane, noise: float) -> float:
 def _without_frame(image: Grey) -> Grey:
     """Cuts off a dark or light frame, as scanners leave: up to a fifth of each side, ending in a sharp step."""
     small = reduced(image, 128).astype(np.int16)
+    if min(small.shape) < 20:
+        return image
     cuts: list[float] = []
     for lines in (small, small.T):
         fifth = lines.shape[1] // 5
@@ -145,6 +145,8 @@ def _without_frame(image: Grey) -> Grey:
 
 def _erase_lines(contrast: Plane, ink: float) -> None:
     """Sets to 0, in place, straight lines fainter than the ink that run from edge to edge, up to 12 degrees off axis.
+
+    Lines as dark as the ink stay: they may be strokes of a character cut out without a margin.
 
     A row (or column) is cut into segments, which are shifted against each other by every slope in turn: a line then
     shows in the weakest segment of its row, whereas a stroke, which does not reach both edges, does not.
@@ -190,9 +192,9 @@ def _pieces(contrast: Plane, low: float, high: float) -> Mask | None:
     mass[0] = 0
     left, top, wide, tall = (stats[:, column] for column in range(4))
     right, bottom = left + wide, top + tall
-    rim = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    contact = np.bincount(rim, minlength=count)
-    main = int((mass * np.where(contact > 0.15 * rim.size, 0.03, np.where(contact > 0, 0.5, 1.0))).argmax())
+    height, width = contrast.shape
+    contact = (left == 0) * 1 + (top == 0) + (right == width) + (bottom == height)
+    main = int((mass * np.array([1, 0.5, 0.2, 0.03, 0.03])[contact]).argmax())
     if mass[main] == 0:
         return None
     across = np.maximum(left - right[main], left[main] - right)

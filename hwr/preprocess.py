@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from hwr.errors import HwrError
@@ -91,7 +92,9 @@ class CharacterPreprocess:
         if ink is None:
             return np.zeros((self.size, self.size), np.uint8)
         if self.threshold != "none":
-            ink = (self._two_valued(np.rint(ink * 255).astype(np.uint8)) > 0).astype(np.float32)
+            light = np.pad(np.rint(ink * 255).astype(np.uint8), max(ink.shape) // 4 + 2)
+            dots = self._two_valued(light) > 0
+            ink = _cropped(dots).astype(np.float32)
         return self._placed(_scaled(_thickened(ink, self.fit), self.fit))
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
@@ -165,13 +168,19 @@ class CharacterPreprocess:
         height, width = ink.shape
         row, column = height / 2, width / 2
         if self.center == "mass":
-            moments = cv2.moments(ink)
-            row, column = moments["m01"] / moments["m00"], moments["m10"] / moments["m00"]
+            across, down = ink.sum(axis=1), ink.sum(axis=0)  # not cv2.moments, which takes (N, 2) for N points
+            row = float(across @ np.arange(height)) / float(across.sum())
+            column = float(down @ np.arange(width)) / float(down.sum())
         top = min(max(round(self.size / 2 - row), 0), self.size - height)
         left = min(max(round(self.size / 2 - column), 0), self.size - width)
         out = np.zeros((self.size, self.size), np.uint8)
         out[top : top + height, left : left + width] = np.rint(ink * 255)
         return out
+
+
+def _cropped(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _thickened(ink: Plane, fit: int) -> Plane:

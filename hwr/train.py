@@ -27,7 +27,7 @@ def report(result: Result) -> None:
     from rich.table import Table
 
     m = result.metrics
-    table = Table(title=f"{result.run_dir}", title_justify="left", show_header=False)
+    table = Table(show_header=False)
     if "val/accuracy" in m:
         table.add_row(
             "validation accuracy",
@@ -44,6 +44,7 @@ def report(result: Result) -> None:
     )
     table.add_row("peak memory", f"{m['peak_memory_gb']:.2f} GB", "")
     console = Console()
+    console.print(f"{result.run_dir}", soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     console.print("Next:", style="bold")
     for text in (

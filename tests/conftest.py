@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -57,3 +58,40 @@ def mnist_root(tmp_path: Path, digits: tuple[np.ndarray, np.ndarray]) -> Path:
         write_idx(raw / f"{prefix}-images-idx3-ubyte", images[part])
         write_idx(raw / f"{prefix}-labels-idx1-ubyte", labels[part])
     return tmp_path / "data"
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+    """Like ``hwr``, but in this process: the command line is parsed all the same, and nothing is imported again."""
+
+    def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [f"hwr.{command}", *arguments])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "")
+        capfd.readouterr()
+        code: object = 0
+        try:
+            importlib.import_module(f"hwr.{command}").main()
+        except SystemExit as stop:
+            code = stop.code
+        out, err = capfd.readouterr()
+        return subprocess.CompletedProcess([command, *arguments], code, out, err)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a short run that reads most digits (do not write into it)."""
+    from hwr.config import compose
+    from hwr.experiment import fit
+
+    # Brackets, a comma, an equals sign and a quote: a path that every command must take.
+    folder = tmp_path_factory.mktemp("trained") / "a run (1), lr=1 [it's ok]"
+    settings = ["network=lenet_16_32", "augment=none", "trainer.max_epochs=4", "data.batch_size=32"]
+    cfg = compose(
+        "train", [*settings, "trainer.precision=32-true", "trainer.accelerator=cpu", "callbacks.gallery=null"]
+    )
+    cfg.run_dir = str(folder)
+    fit(cfg)
+    return folder

@@ -90,7 +90,7 @@ def photo(
     photographed = np.clip(np.rint(view + rng.normal(0, noise, frame)), 0, 255).astype(np.uint8)
     if jpeg is not None:
         coded = cv2.imencode(".jpg", photographed, [cv2.IMWRITE_JPEG_QUALITY, jpeg])[1]
-        photographed = cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE).astype(np.uint8)
+        photographed = np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.uint8)
     return photographed
 
 

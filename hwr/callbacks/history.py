@@ -36,8 +36,8 @@ class History(Callback):
         self.path = Path(dirpath) / "history.csv"
         self.rows: list[dict[str, float]] = []
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the rows of the epochs before the one a resumed run starts with."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the rows of the epochs before the one a resumed run starts with (known from here on)."""
         if trainer.current_epoch and self.path.is_file():
             self.rows = [row for row in read(self.path) if row["epoch"] < trainer.current_epoch]
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:

@@ -27,6 +27,9 @@ class Stage(nn.Module):
         residual: Adds what came in (through a 1x1 convolution where the widths differ) to the last convolution.
         depthwise: Makes convolutions of more than one channel depthwise separable (Howard et al. 2017).
         dropout: At the end.
+
+    Raises:
+        ValueError: If ``kernel`` is even, or a size is below 1.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class Stage(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        if kernel % 2 == 0 or min(channels, kernel, depth, pool) < 1:
+            raise ValueError("a stage needs channels, depth and pool of at least 1 and an odd kernel")
         layers: list[nn.Module] = []
         for i in range(depth):
             if i:

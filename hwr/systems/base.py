@@ -45,7 +45,10 @@ class System(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Two groups of parameters, with and without weight decay, and the schedule."""
-        optimizer = self._make_optimizer(parameter_groups(self))
+        try:
+            optimizer = self._make_optimizer(parameter_groups(self))
+        except (TypeError, ValueError) as error:
+            raise HwrError(f"optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise HwrError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")

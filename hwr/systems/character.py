@@ -83,11 +83,11 @@ class CharacterSystem(System):
         )
         return loss + self.l1_penalty() if self.l1 else loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Counts a batch."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Counts a batch; see :meth:`test_step`."""
         logits = self(batch.images).float()
-        self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))
         self.val_metrics.update(logits, batch.labels)
+        return self._readings(logits, batch)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the split."""
@@ -97,12 +97,15 @@ class CharacterSystem(System):
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Counts a batch and hands its probabilities (B, C), labels (B,) and ids (B,) to the callbacks."""
         logits = self(batch.images).float()
-        self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))
-        self.test_metrics.update(logits, batch.labels)
+        self.test_metrics.update(logits.log_softmax(1), batch.labels)  # logits all in [0, 1] pass for probabilities
         self.confusion.update(logits, batch.labels)
-        return {"probabilities": logits.softmax(1), "labels": batch.labels, "ids": batch.ids}
+        return self._readings(logits, batch)
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the split."""
         self.log("test/loss", self.eval_loss)
         self.log_dict(self.test_metrics)
+
+    def _readings(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))
+        return {"probabilities": logits.softmax(1), "labels": batch.labels, "ids": batch.ids}

@@ -88,7 +88,8 @@ class Focal(nn.Module):
         """The mean over the batch (weighted, if there are weights)."""
         log_p = logits.log_softmax(1).gather(1, labels[:, None])[:, 0]
         weight = self.get_buffer("weight")
-        scale = (1 - log_p.exp()) ** self.gamma * (1 if weight is None else weight[labels])
+        rest = (1 - log_p.exp()).clamp(min=1e-12)  # below 1, gamma has an infinite slope at 0
+        scale = rest**self.gamma * (1 if weight is None else weight[labels])
         norm = len(labels) if weight is None else weight[labels].sum()
         return -(scale * log_p).sum() / norm
 

@@ -48,6 +48,8 @@ def onecycle(
 ) -> Config:
     """One cycle of learning rate, and of momentum the other way (Smith and Topin, arXiv:1708.07120)."""
     peaks = [group["lr"] for group in optimizer.param_groups]
+    if warmup * (total_steps + 1) == 1:  # a rise of no steps: OneCycleLR divides by its length
+        warmup = 0.0
     scheduler = OneCycleLR(
         optimizer, peaks, total_steps + 1, pct_start=warmup, div_factor=div_factor, final_div_factor=final_div_factor
     )

@@ -1,0 +1,158 @@
+"""The datamodule all character data sets share."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from hwr.data.batches import Batch, BatchOrder, CharacterSet
+from hwr.errors import HwrError
+from hwr.preprocess import CharacterPreprocess
+
+Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+
+class CharacterDataModule(LightningDataModule):
+    """Splits, batching, augmentation and normalisation of images of single characters.
+
+    A data set implements :meth:`load`. Validation samples are set apart from the training samples unless the data set
+    brings its own; the test split is the data set's own.
+
+    Args:
+        preprocess: How an image becomes what the network sees; travels with the weights.
+        split: Chooses the validation samples, see :mod:`hwr.data.splits`.
+        batch_size: Of training, over all devices.
+        eval_batch_size: Of validation and test, over all devices.
+        augment: Changes a float batch (B, 1, H, W) in [0, 1] in training.
+        seed: Of the order of the training samples.
+    """
+
+    def __init__(
+        self,
+        preprocess: CharacterPreprocess,
+        split: Splitter,
+        batch_size: int = 128,
+        eval_batch_size: int = 512,
+        augment: nn.Module | None = None,
+        seed: int = 1,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise HwrError(
+                f"data.batch_size and data.eval_batch_size must be at least 1, not {min(batch_size, eval_batch_size)}"
+            )
+        self.preprocess, self.split, self.augment, self.seed = preprocess, split, augment, seed
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.sets: dict[str, CharacterSet] = {}
+        self.classes: tuple[str, ...] = ()
+        self.test_split = "test"
+
+    @abstractmethod
+    def load(self) -> tuple[dict[str, CharacterSet], Sequence[str]]:
+        """Reads the data set.
+
+        Returns:
+            The splits ``train``, ``test`` and perhaps ``val``, and the names of the classes.
+        """
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the data once, and sets validation apart."""
+        if self.sets:
+            return
+        sets, classes = self.load()
+        self.classes = tuple(classes)
+        for name, part in sets.items():
+            check_labels(part, len(self.classes), name)
+        if "val" not in sets:
+            train = sets["train"]
+            chosen = self.split(train.labels.numpy(), train.writers)
+            rest = np.setdiff1d(np.arange(len(train)), chosen)
+            sets = {**sets, "train": train.subset(rest), "val": train.subset(chosen)}
+        if len(sets["train"]) < 2:
+            raise HwrError(f"{len(sets['train'])} training image: at least 2 are needed; add images or set less aside")
+        self.sets = sets
+
+    def as_classes(self, classes: Sequence[str]) -> None:
+        """Numbers the labels like another model's classes, by name.
+
+        Raises:
+            HwrError: If this data set has a class that the model lacks.
+        """
+        missing = [name for name in self.classes if name not in classes]
+        if missing:
+            raise HwrError(
+                f"the data has {len(missing)} labels outside the model's {len(classes)} classes: {', '.join(missing[:10])}; "
+                f"the model knows {', '.join(classes[:20])}"
+            )
+        new = torch.tensor([classes.index(name) for name in self.classes])
+        self.sets = {name: replace(part, labels=new[part.labels]) for name, part in self.sets.items()}
+        self.classes = tuple(classes)
+
+    def class_counts(self) -> Tensor:
+        """Training samples of each class, int64 (C,)."""
+        return torch.bincount(self.sets["train"].labels, minlength=len(self.classes))
+
+    def record(self, path: Path) -> None:
+        """Writes which samples are in validation and test (and by which writers), and how many train, as JSON."""
+        held_out = {name: list(part.names) for name, part in self.sets.items() if name != "train"}
+        sizes = {name: len(part) for name, part in self.sets.items()}
+        path.write_text(json.dumps({"sizes": sizes, **held_out}, ensure_ascii=False), encoding="utf-8")
+
+    def loader(self, name: str) -> DataLoader[Batch]:
+        """The loader of one split; each process of a multi-device run reads its share."""
+        part = self.sets[name]
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        train = name == "train"
+        size = self.batch_size if train else self.eval_batch_size
+        if min(size, len(part)) < world:
+            raise HwrError(f"{world} devices cannot share {min(size, len(part))} samples ({name}); use fewer devices")
+        order = BatchOrder(len(part), size, train, self.seed, rank, world)
+        if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single samples in place of our batches
+            return DataLoader([part[positions] for positions in order], batch_size=None)  # type: ignore[arg-type]
+        # A generator of its own: a loader draws a number when it starts, in an unbroken run after augmentation and
+        # dropout were seeded for the epoch, in a resumed one before.
+        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator())
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled training batches."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation batches."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the split that is scored: ``test``, unless ``test_split`` says otherwise."""
+        return self.loader(self.test_split)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments (in training) and normalises a whole batch on its device."""
+        images = batch.images.unsqueeze(1).float().div_(255)  # (B, H, W) -> (B, 1, H, W) in [0, 1]
+        if self.augment is not None and self.trainer is not None and self.trainer.training:
+            images = self.augment(images)
+        return batch._replace(images=self.preprocess.standardize(images))
+
+
+def check_labels(part: CharacterSet, n_classes: int, where: str) -> None:
+    """Raises :class:`HwrError` if the set is empty or a label is not in [0, n_classes)."""
+    if len(part) == 0:
+        raise HwrError(f"the {where} split is empty")
+    if len(part.images) != len(part.labels):
+        raise HwrError(
+            f"{where}: {len(part.images)} images but {len(part.labels)} labels; is a file cut short or from another set?"
+        )
+    bad = torch.nonzero((part.labels < 0) | (part.labels >= n_classes)).flatten()
+    if len(bad):
+        first = int(bad[0])
+        raise HwrError(
+            f"{where}: {len(bad)} labels outside the {n_classes} classes, first {int(part.labels[first])} at {part.names[first]}"
+        )

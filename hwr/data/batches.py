@@ -1,0 +1,97 @@
+"""Character sets in memory and the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+
+class Batch(NamedTuple):
+    """What a training step gets.
+
+    Attributes:
+        images: uint8 (B, H, W) as loaded, float (B, 1, H, W) once normalised on the device.
+        labels: int64 (B,).
+        ids: int64 (B,), positions in the split.
+    """
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+
+@dataclass(frozen=True)
+class CharacterSet(Dataset[Batch]):
+    """One split of a character data set as one uint8 tensor; indexed by a list of positions, it gives a batch.
+
+    Attributes:
+        images: uint8 (N, H, W), light ink on black.
+        labels: int64 (N,), from 0.
+        names: (N,) where each sample comes from, for reports.
+        writers: (N,) or None.
+    """
+
+    images: Tensor
+    labels: Tensor
+    names: Sequence[str]
+    writers: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, positions: Sequence[int]) -> Batch:
+        ids = torch.as_tensor(positions)
+        return Batch(self.images[ids], self.labels[ids], ids)
+
+    def subset(self, positions: np.ndarray) -> CharacterSet:
+        """The samples at these positions."""
+        ids = torch.from_numpy(positions)
+        writers = None if self.writers is None else self.writers[positions]
+        return CharacterSet(self.images[ids], self.labels[ids], [self.names[i] for i in positions], writers)
+
+
+class BatchOrder(Sampler[Sequence[int]]):
+    """Lists the positions of each batch, for this process when there are several.
+
+    In training every epoch is a new order, a function of seed and epoch alone (so that a resumed run sees what an
+    unbroken one would), the last incomplete batch is left out, and a batch of ``batch_size`` is shared between the
+    processes. Otherwise every sample comes exactly once over all processes, and all processes get equally many batches
+    (samples are neither dropped nor repeated to fill up).
+
+    Args:
+        n: Number of samples.
+        batch_size: Over all processes.
+        shuffle: Whether this is training.
+        seed: Of the order.
+        rank: Of this process.
+        world: Number of processes.
+    """
+
+    def __init__(self, n: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.n, self.batch_size, self.shuffle = n, min(batch_size, n), shuffle
+        self.seed, self.rank, self.world = seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return self.n // self.batch_size
+        return min(-(-self.n // self.batch_size), self.n // self.world)  # no process gets an empty batch
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+            for start in range(0, len(self) * self.batch_size, self.batch_size):
+                yield order[start + self.rank : start + self.batch_size : self.world].tolist()
+        else:
+            own = np.arange(self.rank, self.n, self.world)
+            yield from (part.tolist() for part in np.array_split(own, len(self)))

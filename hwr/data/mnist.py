@@ -1,0 +1,107 @@
+"""MNIST, and what it shares with the other data sets that torchvision downloads in IDX files."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from hwr.data.base import CharacterDataModule
+from hwr.data.batches import CharacterSet
+from hwr.errors import HwrError
+
+
+def read_idx(
+    make: Callable[..., Any], name: str, root: Path, files: Sequence[str], download: bool, source: str
+) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Reads one part of a torchvision IDX data set, downloading it first where needed.
+
+    Args:
+        make: ``torchvision.datasets.X`` with everything but ``root`` and ``download`` given.
+        name: Of the data set, as torchvision's folder.
+        root: Where data sets live; the files are in ``root/name/raw``.
+        files: The files this part needs.
+        download: Whether a missing file may be fetched.
+        source: Where a person finds the files, for the error message.
+
+    Returns:
+        Images uint8 (N, 28, 28), labels int64 (N,), and torchvision's class names.
+
+    Raises:
+        HwrError: If files are missing and cannot be downloaded, or are damaged.
+    """
+    raw = root / name / "raw"
+    missing = [f for f in files if not (raw / f).is_file()]
+    where = f"{', '.join(files)} from {source} belong, unzipped, in {raw} (data.root, or $HWR_DATA_DIR, says where)"
+    if missing and not download:
+        raise HwrError(f"{name}: no {', '.join(missing)} in {raw}; {where}, or say data.download=true")
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            data = make(root=str(root), download=bool(missing))
+    except PermissionError:
+        raise HwrError(f"{name}: {', '.join(missing)} missing, and {raw} cannot be written; {where}") from None
+    except Exception as error:
+        if missing:
+            logging.getLogger(__name__).debug("download failed", exc_info=True)
+            raise HwrError(f"{name}: {', '.join(missing)} could not be downloaded (no network?); {where}") from None
+        raise HwrError(
+            f"{name}: a file in {raw} is damaged or cut short ({error}); delete it and fetch it again: {where}"
+        ) from None
+    images, labels = data.data, data.targets.long()
+    if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) != len(labels):
+        raise HwrError(
+            f"{name}: {raw} holds {tuple(images.shape)} images and {len(labels)} labels, not N x 28 x 28 and N; "
+            f"a file is damaged or of another set; {where}"
+        )
+    return images, labels, list(data.classes)
+
+
+def resize(images: torch.Tensor, size: int) -> torch.Tensor:
+    """uint8 (N, H, W) -> uint8 (N, size, size), antialiased."""
+    if images.shape[1:] == (size, size):
+        return images
+    chunks = [
+        F.interpolate(part[:, None].float(), (size, size), mode="bilinear", antialias=True)
+        for part in torch.split(images, 4096)
+    ]
+    return torch.cat([chunk[:, 0].round().byte() for chunk in chunks])
+
+
+class MNIST(CharacterDataModule):
+    """MNIST: 60,000 training and 10,000 test digits (LeCun, Cortes, Burges), CC BY-SA 3.0.
+
+    Args:
+        root: Where data sets live: the four files are in ``root/MNIST/raw``.
+        download: Whether torchvision may download (and verify) missing files.
+        kwargs: See :class:`CharacterDataModule`.
+    """
+
+    def __init__(self, root: str, download: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.root, self.download = Path(root).expanduser(), download
+
+    def load(self) -> tuple[dict[str, CharacterSet], list[str]]:
+        """Reads both official parts."""
+        from torchvision.datasets import MNIST as Files
+
+        sets = {}
+        files = [f"{p}-{kind}-ubyte" for p in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+        for split in ("train", "test"):
+            images, labels, _ = read_idx(
+                partial(Files, train=split == "train"),
+                "MNIST",
+                self.root,
+                files,
+                self.download,
+                "http://yann.lecun.com/exdb/mnist or a mirror of it",
+            )
+            names = [f"{split} {i}" for i in range(len(labels))]
+            sets[split] = CharacterSet(resize(images, self.preprocess.size), labels, names)
+        return sets, [str(i) for i in range(10)]
