@@ -26,7 +26,7 @@ class Augment(nn.Module):
         crop: Each of the four sides moves by up to so many pixels in or out, and the rest is stretched back.
         flip_horizontal: Probability of a mirror image (for scripts where that makes sense).
         flip_vertical: Probability of an upside-down image.
-        elastic: Standard deviation in pixels of a smooth displacement field (after Simard et al. 2003).
+        elastic: Standard deviation in pixels, at 5 x 5 knots, of a smooth displacement (after Simard et al. 2003).
         brightness: Ink is lightened or darkened by up to this much, of 1.
         contrast: Ink is multiplied by 1 ± up to this much.
         noise: Standard deviation of Gaussian noise, of 1.

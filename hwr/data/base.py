@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.errors import HwrError
+from hwr.files import write_json
 from hwr.preprocess import CharacterPreprocess
 
+log = logging.getLogger(__name__)
 Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
@@ -80,6 +82,9 @@ class CharacterDataModule(LightningDataModule):
         if len(sets["train"]) < 2:
             raise HwrError(f"{len(sets['train'])} training image: at least 2 are needed; add images or set less aside")
         self.sets = sets
+        empty = [name for name, count in zip(self.classes, self.class_counts().tolist(), strict=True) if not count]
+        if empty:
+            log.warning("no training image of %s: such characters will not be read", ", ".join(empty))
 
     def as_classes(self, classes: Sequence[str]) -> None:
         """Numbers the labels like another model's classes, by name.
@@ -90,7 +95,8 @@ class CharacterDataModule(LightningDataModule):
         missing = [name for name in self.classes if name not in classes]
         if missing:
             raise HwrError(
-                f"the data has {len(missing)} labels outside the model's {len(classes)} classes: {', '.join(missing[:10])}; "
+                f"the data has {len(missing)} labels outside the model's {len(classes)} classes: "
+                f"{', '.join(missing[:10])}; "
                 f"the model knows {', '.join(classes[:20])}"
             )
         new = torch.tensor([classes.index(name) for name in self.classes])
@@ -105,7 +111,7 @@ class CharacterDataModule(LightningDataModule):
         """Writes which samples are in validation and test (and by which writers), and how many train, as JSON."""
         held_out = {name: list(part.names) for name, part in self.sets.items() if name != "train"}
         sizes = {name: len(part) for name, part in self.sets.items()}
-        path.write_text(json.dumps({"sizes": sizes, **held_out}, ensure_ascii=False), encoding="utf-8")
+        write_json(path, {"sizes": sizes, **held_out})
 
     def loader(self, name: str) -> DataLoader[Batch]:
         """The loader of one split; each process of a multi-device run reads its share."""
@@ -147,12 +153,11 @@ def check_labels(part: CharacterSet, n_classes: int, where: str) -> None:
     if len(part) == 0:
         raise HwrError(f"the {where} split is empty")
     if len(part.images) != len(part.labels):
-        raise HwrError(
-            f"{where}: {len(part.images)} images but {len(part.labels)} labels; is a file cut short or from another set?"
-        )
+        raise HwrError(f"{where}: {len(part.images)} images but {len(part.labels)} labels; is a file from another set?")
     bad = torch.nonzero((part.labels < 0) | (part.labels >= n_classes)).flatten()
     if len(bad):
         first = int(bad[0])
         raise HwrError(
-            f"{where}: {len(bad)} labels outside the {n_classes} classes, first {int(part.labels[first])} at {part.names[first]}"
+            f"{where}: {len(bad)} labels outside the {n_classes} classes, "
+            f"first {int(part.labels[first])} at {part.names[first]}"
         )

@@ -22,7 +22,8 @@ class EMNIST(CharacterDataModule):
 
     Args:
         root: Where data sets live: the files are in ``root/EMNIST/raw``.
-        subset: ``balanced`` (47 classes), ``byclass`` (62), ``bymerge`` (47), ``letters`` (26), ``digits`` or ``mnist`` (10).
+        subset: ``balanced`` (47 classes), ``byclass`` (62), ``bymerge`` (47), ``letters`` (26), ``digits`` or
+            ``mnist`` (10).
         download: Whether torchvision may download (and verify) missing files (560 MB).
         kwargs: See :class:`CharacterDataModule`.
     """
@@ -50,6 +51,9 @@ class EMNIST(CharacterDataModule):
                 "gzip.zip at https://www.nist.gov/itl/products-and-services/emnist-dataset",
             )
             if self.subset_name == "letters":
+                if int(labels.min()) < 1:
+                    file = self.root / "EMNIST" / "raw" / f"{stem}-labels-idx1-ubyte"
+                    raise HwrError(f"{file}: a label 0, but letters start at 1")
                 labels = labels - 1
             upright = resize(images.transpose(1, 2).contiguous(), self.preprocess.size)
             sets[part] = CharacterSet(upright, labels, [f"{part} {i}" for i in range(len(labels))])

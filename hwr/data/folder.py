@@ -158,7 +158,8 @@ def _items(rows: csv.DictReader[str], path: Path) -> list[Item]:
     columns = rows.fieldnames or []
     if not {"image", "label"} <= set(columns):
         raise HwrError(
-            f"{path}, line 1: the columns image and label are needed (writer is optional); found: {', '.join(columns) or 'nothing'}"
+            f"{path}, line 1: the columns image and label are needed (writer is optional); "
+            f"found: {', '.join(columns) or 'nothing'}"
         )
     items = []
     for row in rows:
@@ -183,7 +184,8 @@ def check_writers(items: dict[str, list[Item]]) -> None:
         for item in part:
             if item.writer is not None and home.setdefault(item.writer, name) != name:
                 raise HwrError(
-                    f"the writer {item.writer!r} is in {home[item.writer]} and in {name}; move all of a writer to one split"
+                    f"the writer {item.writer!r} is in {home[item.writer]} and in {name}; "
+                    "move all of a writer to one split"
                 )
 
 

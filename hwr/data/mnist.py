@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -42,25 +42,39 @@ def read_idx(
     where = f"{', '.join(files)} from {source} belong, unzipped, in {raw} (data.root, or $HWR_DATA_DIR, says where)"
     if missing and not download:
         raise HwrError(f"{name}: no {', '.join(missing)} in {raw}; {where}, or say data.download=true")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            data = make(root=str(root), download=bool(missing))
-    except PermissionError:
-        raise HwrError(f"{name}: {', '.join(missing)} missing, and {raw} cannot be written; {where}") from None
-    except Exception as error:
-        if missing:
-            logging.getLogger(__name__).debug("download failed", exc_info=True)
+    if missing:
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                make(root=str(root), download=True)
+        except PermissionError:
+            raise HwrError(f"{name}: {', '.join(missing)} missing, and {raw} cannot be written; {where}") from None
+        except Exception:
             raise HwrError(f"{name}: {', '.join(missing)} could not be downloaded (no network?); {where}") from None
-        raise HwrError(
-            f"{name}: a file in {raw} is damaged or cut short ({error}); delete it and fetch it again: {where}"
-        ) from None
+    for file, kind in zip(files, ("images", "labels") * (len(files) // 2), strict=True):
+        check_idx(raw / file, 3 if kind == "images" else 1)
+    data = make(root=str(root), download=False)
     images, labels = data.data, data.targets.long()
-    if images.ndim != 3 or images.shape[1:] != (28, 28) or len(images) != len(labels):
+    if images.shape[1:] != (28, 28) or len(images) != len(labels):
         raise HwrError(
             f"{name}: {raw} holds {tuple(images.shape)} images and {len(labels)} labels, not N x 28 x 28 and N; "
-            f"a file is damaged or of another set; {where}"
+            f"a file is of another set; {where}"
         )
     return images, labels, list(data.classes)
+
+
+def check_idx(path: Path, dimensions: int) -> None:
+    """Raises :class:`HwrError` unless the file is as long as its IDX header says, with so many dimensions of bytes."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(4 * (dimensions + 1))
+    except PermissionError:
+        raise HwrError(f"{path}: cannot be read: permission denied") from None
+    sizes = [int.from_bytes(header[i : i + 4], "big") for i in range(4, 4 * (dimensions + 1), 4)]
+    size = 4 * (dimensions + 1) + math.prod(sizes)
+    if header[:4] != bytes([0, 0, 8, dimensions]) or path.stat().st_size != size:
+        raise HwrError(
+            f"{path}: not an IDX file of {dimensions} dimensions, or damaged or cut short; delete it and fetch it again"
+        )
 
 
 def resize(images: torch.Tensor, size: int) -> torch.Tensor:

@@ -17,7 +17,8 @@ def stratified(
 
     Args:
         labels: int (N,).
-        writers: (N,) or None. When given, no writer is on both sides, and classes are balanced only as far as that allows.
+        writers: (N,) or None. When given, no writer is on both sides, and classes are balanced as far
+            as that allows.
         size: A share below 1 of the samples, or their number.
         seed: Of the draw; the same seed gives the same split.
 
@@ -50,6 +51,8 @@ def stratified(
 
 def last(labels: np.ndarray, writers: np.ndarray | None = None, *, size: int) -> np.ndarray:
     """Takes the last ``size`` samples, as many published MNIST figures do. Indices (size,)."""
+    if writers is not None:
+        raise HwrError("data.split: the last samples may be by writers of the others; use hwr.data.splits.stratified")
     if not 0 < size < len(labels) or size != int(size):
         raise HwrError(
             f"cannot set the last {size} of {len(labels)} samples aside; data.split.size must be a smaller whole number"

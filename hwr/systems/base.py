@@ -45,8 +45,11 @@ class System(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Two groups of parameters, with and without weight decay, and the schedule."""
+        groups = parameter_groups(self.network)
+        own = {id(p) for p in self.network.parameters()}
+        groups[1]["params"] += [p for p in self.parameters() if id(p) not in own]  # what a loss learns is not decayed
         try:
-            optimizer = self._make_optimizer(parameter_groups(self))
+            optimizer = self._make_optimizer(groups)
         except (TypeError, ValueError) as error:
             raise HwrError(f"optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
