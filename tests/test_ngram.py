@@ -31,7 +31,7 @@ CHARSET = Charset("".join(sorted(set("".join(LINES)))) + "z")  # z never occurs
 
 
 def naive(lines: list[str], alphabet: str, order: int):
-    """Interpolated modified Kneser-Ney from Chen and Goodman 1998, section 3: p(symbol, history), "^" begins and "$" ends."""
+    """Interpolated modified Kneser-Ney from Chen and Goodman 1998: p(symbol, history), "^" begins and "$" ends."""
     raw: Counter[str] = Counter()
     for line in filter(None, lines):
         text = f"^{line}$"
@@ -81,7 +81,7 @@ def state_of(model: CharNGram, text: str) -> int:
 @pytest.mark.parametrize("order", [1, 2, 3, 4, 6])
 def test_equals_the_dictionary_version(order: int):
     model, p = CharNGram.train(LINES, CHARSET, order), naive(LINES, CHARSET.characters, order)
-    histories = ["", "l", "le", "le ch", "zz", "chz", "z l", "dort", "la la la", "xq"[:0], "mange le r", "tt"]
+    histories = ["", "l", "le", "le ch", "zz", "chz", "z l", "dort", "la la la", "mange le r", "tt"]
     for history in histories:
         row = model.log_probs(state_of(model, history))
         expected = [p(symbol, "^" + history) for symbol in ("$", *CHARSET.characters)]
@@ -130,7 +130,7 @@ def test_score_and_perplexity(model: CharNGram):
 
 def test_lines_begin_and_end(model: CharNGram):
     start = np.exp(model.log_probs(model.start))
-    assert start[CHARSET.encode("l")[0]] > 0.4
+    assert start[CHARSET.encode("l")[0]] > 0.3
     assert np.exp(model.log_prob(state_of(model, "le chat dort"), 0)) > 0.5
     assert start[0] < 0.1
 
@@ -174,6 +174,9 @@ def test_damaged_files_are_named(model: CharNGram, tmp_path: Path):
     cases += [{**arrays, "keys2": np.array([10**6])}]  # continues what is not there
     cases += [{**arrays, "keys3": arrays["keys3"][::-1]}, {**arrays, "counts3": arrays["counts3"][:-1]}]
     cases += [{**arrays, "charset": np.array("ab")}, {**arrays, "format": np.array(99)}]
+    more = CHARSET.num_classes - np.cumsum(arrays["keys2"])[-1] % (CHARSET.num_classes + 1)  # a line that begins within
+    keys, counts = np.append(arrays["keys2"], more), np.append(arrays["counts2"], 1)
+    cases += [{**arrays, "keys2": keys, "counts2": counts}]
     cases += [{**arrays, "charset": np.array([{}], dtype=object)}]  # a pickle is not opened
     for case in cases:
         if isinstance(case, bytes):

@@ -42,9 +42,7 @@ def test_normalise_composes_and_joins_white_space():
 
 def test_charset_of_texts_is_sorted_and_nfc_with_blank_zero():
     charset = Charset.of(["bca é", NFD, ""])
-    assert charset.characters == " Nabcimstàéî".replace("i", "", 1) or charset.characters == "".join(
-        sorted(set("bca é" + "été à Nîmes"))
-    )
+    assert charset.characters == " Nabcemstàéî"
     assert charset.index(" ") == 1
     assert charset.num_classes == len(charset) + 1
     assert min(charset.encode("abc é")) == 1  # 0 is the blank
@@ -83,7 +81,7 @@ def test_unknown_characters_are_named_or_skipped():
     with pytest.raises(HwrError, match=r"U\+00E9.*U\+2603.*charset.unknown=skip"):
         charset.encode("abé☃")
     assert charset.encode("a ☃ é b", skip_unknown=True) == charset.encode("a b")
-    assert charset.encode("e☃\u0301a", skip_unknown=True) == [1]  # leaving out must not compose something unknown
+    assert Charset("ae\u0301").encode("e☃\u0301a", skip_unknown=True) == [1]  # what is left composes to é: unknown too
     counts = charset.missing(["aé", "ééz", "ab"])
     assert counts == {"é": 3, "z": 1}
     assert code_points(counts) == "é (U+00E9) x 3, z (U+007A) x 1"
@@ -96,7 +94,7 @@ def test_named_blocks():
     assert Charset.named("digits", "latin") == Charset.named("latin", "digits")
     assert len(Charset.named("latin")) == 52
     assert len(Charset.named("ascii")) == 95
-    assert not Charset.named("ascii", "french").missing(["L’œuvre « Çà et là », dès Noël — à 5 €…"])
+    assert not Charset.named("ascii", "french").missing(["L’œuvre « Çà et là », dès Noël — à 5 €…"])  # noqa: RUF001
     assert " " not in Charset.named("latin")
     assert " " in Charset.named("latin", "space")
     with pytest.raises(HwrError, match=r"klingon.*digits, latin"):
@@ -270,6 +268,11 @@ def test_interval_where_there_is_little_to_draw():
     rate.add("abc", "abd")
     rate.add("abc", "abd")
     assert rate.interval("wer") is not None
+    same = ErrorRate()
+    for writer in "abc":
+        same.add("abcd efgh", "abcd efxy", writer)
+    assert same.interval("cer") == pytest.approx((2 / 9, 2 / 9))
+    assert same.interval("wer") == pytest.approx((1 / 2, 1 / 2))
     empty = ErrorRate()
     empty.add("", "x")
     empty.add("", "y")
