@@ -1,4 +1,4 @@
-"""``python -m benchmarks.accuracy EXPERIMENT [SEED ...] [key=value ...]``: validation and test accuracy of an experiment over seeds.
+"""``python -m benchmarks.accuracy EXPERIMENT [SEED ...] [key=value ...]``: validation and test accuracy over seeds.
 
 Everything was chosen on validation; test is scored by the run that this command makes, and reported whatever it is.
 """

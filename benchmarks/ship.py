@@ -1,6 +1,6 @@
 """``python -m benchmarks.ship RUN NAME LICENCE``: put a trained model into the package, in half precision.
 
-The weights lose precision, so the model that is shipped is scored again as ``python -m hwr.eval run=NAME data=...`` would.
+The weights lose precision: ``python -m hwr.eval run=NAME data=...`` scores what is shipped.
 """
 
 from __future__ import annotations

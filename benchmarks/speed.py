@@ -1,8 +1,9 @@
 """``python -m benchmarks.speed``: how much sooner than a plain PyTorch loop MNIST is learnt, and samples per second.
 
-The loop is that of the tutorials: Conv 32/64 5x5, FC 128, Adam 1e-3, batch 64, a DataLoader with 2 workers that turns every
-image into a normalised tensor. Both see the same 55,000 training and 5,000 validation images (the last of the training set);
-the clock runs from before the data is loaded to the end of the validation that reaches 99.0 %, imports excluded.
+The loop is that of the tutorials: Conv 32/64 5x5, FC 128, Adam 1e-3, batch 64, a DataLoader with 2 workers that turns
+every image into a normalised tensor. Both see the same 55,000 training and 5,000 validation images (the last of the
+training set); the clock runs from before the data is loaded to the end of the validation that reaches 99.0 %, imports
+excluded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.startup``: seconds to ``--help``, peak memory of a training, images per second of ``predict``."""
+"""``python -m benchmarks.startup``: seconds to ``--help``, images/s of ``predict``, peak memory of a training."""
 
 from __future__ import annotations
 

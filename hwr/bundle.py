@@ -113,7 +113,7 @@ def load(model: str | Path) -> Bundle:
         raise HwrError(
             f"{path}: neither bundle/ nor checkpoints/ in this run directory; did the run end before its first epoch?"
         )
-    raise HwrError(f"model {model}: no such run, bundle, checkpoint or shipped model (shipped: {shipped})")
+    raise HwrError(f"{model}: no such run, bundle, checkpoint or shipped model (shipped: {shipped})")
 
 
 def from_checkpoint(path: Path) -> Bundle:

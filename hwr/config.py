@@ -86,9 +86,22 @@ def compose(config_name: str = "train", overrides: Sequence[str] = (), run_dir: 
     more = [] if run_dir is None else [f"run_dir='{run_dir}'"]
     try:
         with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            return hydra.compose(config_name, [*overrides, *more])
+            cfg = hydra.compose(config_name, [*overrides, *more])
     except (HydraException, OmegaConfBaseException) as error:
         raise HwrError(explain(error, config_name, overrides)) from error
+    check_types(cfg, config_name, overrides)
+    return cfg
+
+
+def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
+    """Raises :class:`HwrError` where an override puts a word in the place of a number."""
+    for override in overrides:
+        key, _, word = override.partition("=")
+        value = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
+        if isinstance(value, str) and value != "auto":
+            default = OmegaConf.select(compose(config_name, [o for o in overrides if o != override]), key)
+            if isinstance(default, int | float):
+                raise HwrError(f"{key}={word}: a number is needed, such as {default}")
 
 
 def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -99,6 +112,7 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
             run(cfg)  # an error ends this job; Hydra goes on with the others and hands the error over at the end
         else:
             with _one_line(config_name):
+                check_types(cfg, config_name, HydraConfig.get().overrides.task)
                 run(cfg)
 
     def main() -> None:
@@ -165,8 +179,10 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
         return _unknown_key(match[1], config_name, overrides)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given: add {error.full_key}=VALUE"
-    if isinstance(error, OverrideParseException):
+    if isinstance(error, OverrideParseException) and "=" in error.override:
         return f"cannot read {error.override}: quote the value, as in 'key=\"value, with (signs)\"'"
+    if isinstance(error, HydraException) and (words := [o for o in overrides if "=" not in o and o[:1] != "~"]):
+        return f"{words[0]}: expected key=value"
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-import math
 import shlex
 import sys
 import time
@@ -23,10 +20,9 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
 
 from hwr import bundle, precision
 from hwr.bundle import Bundle
@@ -35,6 +31,7 @@ from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.errors import HwrError
 from hwr.files import write_json, write_text
+from hwr.reports import milliseconds, per_class, wilson
 from hwr.systems import CharacterSystem
 
 
@@ -155,43 +152,6 @@ def evaluate(cfg: DictConfig) -> Result:
         return Result(metrics, out, data, system, trainer)
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """95 % interval of a share of ``n`` independent trials (Wilson 1927)."""
-    z = 1.959964
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def per_class(confusion: Tensor, classes: tuple[str, ...]) -> str:
-    """A CSV table of precision, recall, F1 and support from a confusion matrix (C, C), rows true."""
-    matrix = confusion.double().cpu()
-    right, true, said = matrix.diag(), matrix.sum(1), matrix.sum(0)
-    columns = (right / said.clamp(min=1), right / true.clamp(min=1), 2 * right / (true + said).clamp(min=1))
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class", "precision", "recall", "f1", "support"])
-    for i, name in enumerate(classes):
-        table.writerow([name, *(f"{float(c[i]):.4f}" for c in columns), int(true[i])])
-    return text.getvalue()
-
-
-@torch.inference_mode()
-def milliseconds(network: torch.nn.Module, shape: tuple[int, ...], runs: int = 15) -> float:
-    """Median time of the network alone, per image of a batch of this shape."""
-    device = next(network.parameters()).device
-    images = torch.rand(shape, device=device).contiguous(memory_format=torch.channels_last)
-    network.eval()
-    times = []
-    for _ in range(runs):
-        start = time.perf_counter()
-        network(images)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[runs // 2] * 1000 / shape[0]
-
-
 def _make(node: DictConfig, **kwargs: Any) -> Any:
     return hydra.utils.instantiate(node, _convert_="all", **kwargs)
 
@@ -211,11 +171,13 @@ def _trainer(cfg: DictConfig, system: CharacterSystem, data: CharacterDataModule
     terminal = sys.stdout.isatty()
     if not terminal:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    logger = _make(cfg.logger) if cfg.get("logger") else False
+    if not logger:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
     settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
     if cfg.trainer.precision == "auto":
         batch = torch.Size((min(data.batch_size, 256), 1, data.preprocess.size, data.preprocess.size))
         settings["precision"] = precision.choose(system.network, batch, _accelerator(cfg.trainer.accelerator))
-    logger = _make(cfg.logger) if cfg.logger is not None else False
     trainer: Trainer = _make(cfg.trainer, logger=logger, plugins=[AtomicCheckpointIO()], **settings)
     return trainer
 
@@ -247,6 +209,13 @@ def _run_fit(trainer: Trainer, system: CharacterSystem, data: CharacterDataModul
     again = shlex.join([*(a for a in sys.argv[1:] if not a.startswith("ckpt_path=")), "ckpt_path=last"])
     try:
         trainer.fit(system, datamodule=data, ckpt_path=resume)
+    except ValueError as error:
+        if resume and "Tried to step" in str(error):
+            raise HwrError(
+                "ckpt_path: the one-cycle schedule of that run is over and cannot be made longer; "
+                "start from its weights with init_from=, or train with scheduler=cosine"
+            ) from None
+        raise
     except SystemExit:
         if not trainer.interrupted:
             raise
@@ -327,4 +296,5 @@ def _one_line_errors() -> Iterator[None]:
             key = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key" in line), "")
             raise HwrError(f"{key or 'configuration'}: {cause or error}") from error
         except MisconfigurationException as error:
-            raise HwrError(f"trainer: {error}") from error
+            mend = "; trainer.accelerator=auto takes what there is" if "backend" in str(error) else ""
+            raise HwrError(f"trainer: {error}{mend}") from error

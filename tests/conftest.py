@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 
 # Two test processes with two threads each on two cores spend their time waiting for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What precision=auto measures here, under the load of other tests, is no answer for the user's own runs.
+os.environ["XDG_CACHE_HOME"] = mkdtemp(prefix="hwr-test-cache-")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -51,14 +51,12 @@ def the_error(done: subprocess.CompletedProcess[str], command: str) -> str:
         (["init_from=nowhere"], ["nowhere"]),
         (["ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
         # values
-        (["data.batch_size=abc"], ["data"]),
+        (["data.batch_size=abc"], ["data.batch_size=abc", "a number"]),
         (["data.batch_size=0"], ["data.batch_size"]),
         (["data.split.size=5000"], ["data.split.size"]),
         (["optimizer.lr=abc"], ["optimizer"]),
         (["optimizer.lr=-1"], ["optimizer"]),
-        pytest.param(
-            ["trainer.max_epochs=many"], ["max_epochs"], marks=pytest.mark.xfail(reason="a traceback", strict=True)
-        ),
+        (["trainer.max_epochs=many"], ["trainer.max_epochs=many", "a number"]),
         (["trainer.max_epochs=-1"], ["max_epochs"]),
         (["augment.scale=[2,1]"], ["augment.scale"]),
         (["network.stages=3"], ["network"]),
@@ -266,7 +264,6 @@ def test_full_disk(call: Run, small_disk: Path) -> None:
 # ---- learning
 
 
-@pytest.mark.xfail(reason="it goes on to the end and writes a bundle of NaN", strict=True)
 def test_learning_that_diverges_is_told(call: Run, tmp_path: Path) -> None:
     arguments = [setting for setting in QUICK if not setting.startswith("debug")]
     line = the_error(call("train", *arguments, "optimizer.lr=1e9", "trainer.max_epochs=2"), "train")

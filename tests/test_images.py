@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -194,10 +195,8 @@ def test_not_an_image_or_damaged(tmp_path: Path) -> None:
         damaged = bytearray(good)
         for place in np.random.default_rng(seed).integers(8, len(good), 5):
             damaged[place] ^= 0xFF
-        try:
-            read_grey(bytes(damaged))
-        except HwrError as error:
-            assert "\n" not in str(error)
+        with contextlib.suppress(HwrError):
+            assert read_grey(bytes(damaged)).dtype == np.uint8
 
 
 def test_several_frames(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from torch import nn
 from hwr.bundle import Bundle
 from hwr.config import compose
 from hwr.data.batches import Batch
-from hwr.experiment import fit, per_class, wilson
+from hwr.experiment import fit
 from hwr.networks import CharacterNetwork
 from hwr.preprocess import CharacterPreprocess
+from hwr.reports import per_class, wilson
 from hwr.systems import CharacterSystem
 
 C = 7

@@ -39,7 +39,7 @@ def read_idx(
     """
     raw = root / name / "raw"
     missing = [f for f in files if not (raw / f).is_file()]
-    where = f"{', '.join(files)} from {source} belong, unzipped, in {raw} (data.root, or $HWR_DATA_DIR, says where)"
+    where = f"get them from {source} and put them, unzipped, into {raw} (data.root or $HWR_DATA_DIR says where)"
     if missing and not download:
         raise HwrError(f"{name}: no {', '.join(missing)} in {raw}; {where}, or say data.download=true")
     if missing:
@@ -57,7 +57,7 @@ def read_idx(
     if images.shape[1:] != (28, 28) or len(images) != len(labels):
         raise HwrError(
             f"{name}: {raw} holds {tuple(images.shape)} images and {len(labels)} labels, not N x 28 x 28 and N; "
-            f"a file is of another set; {where}"
+            "a file is of another set"
         )
     return images, labels, list(data.classes)
 

@@ -42,6 +42,7 @@ class System(LightningModule):
         super().__init__()
         self.network, self.bundle, self.l1, self.seed = network, bundle, l1, seed
         self._make_optimizer, self._make_schedule = optimizer, scheduler
+        self._finite = torch.tensor(True)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Two groups of parameters, with and without weight decay, and the schedule."""
@@ -67,6 +68,18 @@ class System(LightningModule):
         """Makes augmentation and dropout a function of seed, epoch and rank: a resumed run goes on as it would have."""
         torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
 
+    def watch(self, loss: Tensor) -> None:
+        """Remembers whether a loss was not finite, without waiting for the device."""
+        self._finite = torch.isfinite(loss.detach()) & self._finite.to(loss.device)
+
+    def on_validation_start(self) -> None:
+        """Ends a training whose loss is no number before its weights are saved."""
+        if not bool(self._finite):
+            raise HwrError(
+                f"the training loss is not a number any more in epoch {self.current_epoch + 1}; lower optimizer.lr, "
+                "clip the gradients with trainer.gradient_clip_val=1, or use trainer.precision=32-true"
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean."""
         checkpoint["hwr"] = self.bundle.describe()
@@ -78,10 +91,15 @@ class System(LightningModule):
             raise HwrError("ckpt_path: this checkpoint was not written by hwr")
         for key in ("network", "classes", "preprocess"):
             if theirs[key] != ours[key]:
-                raise HwrError(
-                    f"ckpt_path: the checkpoint has another {key} ({theirs[key]}) than this run ({ours[key]}); "
-                    "repeat the settings of that run, or take its weights with init_from="
-                )
+                what = _difference(theirs[key], ours[key])
+                raise HwrError(f"ckpt_path: the checkpoint has another {key} ({what}); repeat the settings of that run")
+
+
+def _difference(theirs: Any, ours: Any) -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        key = next(k for k in [*theirs, *ours] if theirs.get(k) != ours.get(k))
+        theirs, ours = f"{key}: {theirs.get(key)}", ours.get(key)
+    return f"{str(theirs)[:100]}, here {str(ours)[:100]}"
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:

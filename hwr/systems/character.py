@@ -40,7 +40,7 @@ class CharacterSystem(System):
         super().__init__(network, **kwargs)
         self.loss = loss
         n = len(self.bundle.classes)
-        self.train_loss, self.train_accuracy = MeanMetric(), MulticlassAccuracy(n, average="micro")
+        self.train_loss, self.train_accuracy = MeanMetric(nan_strategy="ignore"), MulticlassAccuracy(n, average="micro")
         self.eval_loss = MeanMetric()
         self.val_metrics = MetricCollection(
             {"accuracy": MulticlassAccuracy(n, average="micro"), "f1_macro": MulticlassF1Score(n)}, prefix="val/"
@@ -66,15 +66,17 @@ class CharacterSystem(System):
         self.confusion = MulticlassConfusionMatrix(n)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, C) of normalised images (B, 1, H, W)."""
-        logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
-        return logits
+        """Logits (B, C) of normalised images (B, 1, H, W), without autocast: what is scored is what will be used."""
+        with torch.autocast(images.device.type, enabled=False):
+            logits: Tensor = self.network(images.contiguous(memory_format=torch.channels_last))
+        return logits.float()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         features = self.network.backbone(batch.images.contiguous(memory_format=torch.channels_last))
         logits = self.network.head(features).float()
         loss: Tensor = self.loss(logits, features, batch.labels)
+        self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.labels))
         self.train_accuracy.update(logits.detach(), batch.labels)
         self.log("train/batch_loss", loss, on_epoch=False)
@@ -85,7 +87,7 @@ class CharacterSystem(System):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Counts a batch; see :meth:`test_step`."""
-        logits = self(batch.images).float()
+        logits = self(batch.images)
         self.val_metrics.update(logits, batch.labels)
         return self._readings(logits, batch)
 
@@ -96,7 +98,7 @@ class CharacterSystem(System):
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Counts a batch and hands its probabilities (B, C), labels (B,) and ids (B,) to the callbacks."""
-        logits = self(batch.images).float()
+        logits = self(batch.images)
         self.test_metrics.update(logits.log_softmax(1), batch.labels)  # logits all in [0, 1] pass for probabilities
         self.confusion.update(logits, batch.labels)
         return self._readings(logits, batch)

@@ -1,0 +1,182 @@
+"""Lines from a table of images and transcripts, or from pairs of ``x.png`` and ``x.gt.txt``.
+
+A ``.tsv`` has a header, one line a row and no quoting: a quotation mark is a quotation mark. A ``.csv`` is quoted as in
+RFC 4180 and separated by commas, semicolons or tabs. Both are UTF-8 and have the columns ``image`` (a path relative to
+the table) and ``text``, perhaps ``writer``; other columns are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from hwr.data.lines.items import LineImage, Lines, Stamp, check_disjoint
+from hwr.errors import HwrError
+from hwr.images import IMAGE_SUFFIXES
+
+SPLITS = ("train", "val", "test")
+TABLES = (".tsv", ".csv")
+TRANSCRIPT = ".gt.txt"
+_CLEANED = (".bin", ".nrm")  # x.bin.png, x.nrm.png: the names of binarised and normalised lines since OCRopus
+
+
+class _Row(NamedTuple):
+    line: int
+    fields: list[str]
+    problem: str = ""
+
+
+def read_splits(path: str | Path) -> dict[str, Lines]:
+    """Reads whatever lies there; ``train`` alone where the data has no splits of its own.
+
+    Args:
+        path: A ``.tsv`` or ``.csv`` table; a folder with ``train.tsv`` and perhaps ``val.tsv`` and ``test.tsv`` (or
+            ``.csv``); a folder with ``train/`` and perhaps ``val/`` and ``test/`` of pairs; or a folder of pairs.
+
+    Raises:
+        HwrError: If there is nothing, a table has no header, a split has no usable line, or two splits share a writer
+            or an image.
+    """
+    path = Path(path).expanduser()
+    if path.is_file():
+        return {"train": read_table(path)}
+    if not path.is_dir():
+        raise HwrError(f"data.path={path}: no such file or folder")
+    tables = {name: path / f"{name}{suffix}" for name in SPLITS for suffix in TABLES if _is_file(path, name, suffix)}
+    if "train" in tables:
+        splits = {name: read_table(table) for name, table in tables.items()}
+    elif (path / "train").is_dir():
+        splits = {name: read_pairs(path / name) for name in SPLITS if (path / name).is_dir()}
+    else:
+        splits = {"train": read_pairs(path)}
+    check_disjoint(splits, where=path)
+    return splits
+
+
+def _is_file(folder: Path, name: str, suffix: str) -> bool:
+    return (folder / f"{name}{suffix}").is_file()
+
+
+def read_table(path: str | Path) -> Lines:
+    """Reads a ``.tsv`` or ``.csv`` table; a row that cannot be used is rejected, the others are kept.
+
+    Raises:
+        HwrError: If the table cannot be read, lacks a column, or no row can be used.
+    """
+    path = Path(path)
+    rows = _rows(path)
+    header = next(rows, _Row(1, []))
+    columns = [name.strip() for name in header.fields]
+    if header.problem or not {"image", "text"} <= set(columns):
+        raise HwrError(
+            f"{path}, line 1: a header with the columns image and text is needed (writer is optional); "
+            f"found: {', '.join(columns)[:80] or header.problem or 'nothing'}"
+        )
+    lines = Lines()
+    for row in rows:
+        if not any(row.fields) and not row.problem:
+            continue
+        cells = dict(zip(columns, row.fields, strict=False))
+        image, text, writer = (cells.get(name, "").strip() for name in ("image", "text", "writer"))
+        problem = row.problem or _problem(row, columns, image, writer)
+        if problem:
+            known = text if len(row.fields) == len(columns) else ""
+            lines.reject(image or f"line {row.line}", f"{path}, line {row.line}: {problem}", known, writer or None)
+        else:
+            file = path.parent / image
+            lines.add(image, text, lambda file=file: LineImage(Stamp.of(file)), writer or None)  # type: ignore[misc]
+    return lines.checked(path)
+
+
+def _problem(row: _Row, columns: list[str], image: str, writer: str) -> str:
+    """What is wrong with a row's shape; its text and its image are looked at later."""
+    if len(row.fields) > len(columns):
+        return f"{len(row.fields)} fields where the header has {len(columns)}: a tab or separator inside the text?"
+    if len(row.fields) < len(columns):
+        return f"{len(row.fields)} fields where the header has {len(columns)}"
+    if not image:
+        return "no image is named"
+    if any("\udc80" <= c <= "\udcff" for field in row.fields for c in field):
+        return "not UTF-8"
+    if "writer" in columns and not writer:
+        return "the writer is empty; fill it in, or leave the whole column out"
+    return ""
+
+
+def _rows(path: Path) -> Iterator[_Row]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise HwrError(f"{path}: cannot be read ({error.strerror})") from error
+    if text.startswith(("\udcff\udcfe", "\udcfe\udcff")):
+        raise HwrError(f"{path}: UTF-16; save the table as UTF-8")
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if path.suffix.lower() == ".tsv":  # what csv.QUOTE_NONE does, without its limit on the length of a field
+        for number, line in enumerate(lines, start=1):
+            yield _Row(number, line.split("\t"))
+    else:
+        yield from _quoted_rows(lines, max(",;\t", key=lines[0].count))
+
+
+def _quoted_rows(lines: list[str], delimiter: str) -> Iterator[_Row]:
+    """Rows of RFC 4180; after a malformed one, reading goes on with the very next line."""
+    start = 0
+    while start < len(lines):
+        reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=delimiter, strict=True)
+        first = start
+        try:
+            for fields in reader:
+                yield _Row(first + 1, fields)
+                first = start + reader.line_num
+            return
+        except csv.Error as error:
+            yield _Row(first + 1, [], f'{error}; a quotation mark inside quotes is written ""')
+            start = first + 1
+
+
+def read_pairs(folder: str | Path) -> Lines:
+    """Reads pairs of ``x.png`` (or any image format) and ``x.gt.txt``, at any depth.
+
+    Raises:
+        HwrError: If there are no transcripts, or no pair can be used.
+    """
+    folder = Path(folder)
+    texts: dict[Path, Path] = {}
+    images: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name.endswith(TRANSCRIPT):
+            texts[path.with_name(path.name.removesuffix(TRANSCRIPT))] = path
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            images.setdefault(path.with_suffix(""), []).append(path)
+    if not texts:
+        raise HwrError(
+            f"{folder}: neither train.tsv (or train.csv) nor pairs of x.png and x{TRANSCRIPT}; "
+            "give a table with the columns image and text, or such a folder"
+        )
+    for stem in [stem for stem in images if stem.suffix in _CLEANED and stem not in texts]:
+        images.setdefault(stem.with_suffix(""), []).extend(images.pop(stem))
+    lines = Lines()
+    for stem in sorted(texts.keys() | images.keys()):
+        _add_pair(lines, stem.relative_to(folder).as_posix(), texts.get(stem), images.get(stem, []))
+    return lines.checked(folder)
+
+
+def _add_pair(lines: Lines, name: str, text: Path | None, images: list[Path]) -> None:
+    if text is None:
+        lines.reject(name, f"{images[0]} has no transcript {Path(name).name}{TRANSCRIPT}")
+        return
+    try:
+        content = text.read_text(encoding="utf-8-sig", errors="surrogateescape").strip()
+    except OSError as error:
+        lines.reject(name, f"{text} cannot be read ({error.strerror})")
+        return
+    if len(content.splitlines()) > 1:
+        lines.reject(name, f"{text} holds {len(content.splitlines())} lines; one line of text goes with one image")
+    elif not images:
+        lines.reject(name, f"{text} has no image beside it", content)
+    elif len(images) > 1:
+        lines.reject(name, f"several images: {', '.join(image.name for image in images)}; keep one", content)
+    else:
+        lines.add(name, content, lambda: LineImage(Stamp.of(images[0])))
