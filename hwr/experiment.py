@@ -245,12 +245,11 @@ def _test_metrics(trainer: Trainer, n: int) -> dict[str, float]:
 
 
 def _provenance(plain: Mapping[str, Any], data: CharacterDataModule) -> dict[str, Any]:
+    typed = Path(sys.argv[0]).stem in ("train", "hwr-train")
     return {
         "name": plain["name"],
         "data": (type(data).__doc__ or "").strip().splitlines()[0],
-        "command": shlex.join(["python", "-m", "hwr.train", *sys.argv[1:]])
-        if "hwr" in sys.argv[0]
-        else "hwr.experiment.fit",
+        "command": shlex.join(["python", "-m", "hwr.train", *sys.argv[1:]]) if typed else "hwr.experiment.fit",
         "seed": plain["seed"],
         "versions": {name: version(name) for name in ("torch", "lightning")},
     }
@@ -265,7 +264,7 @@ def _log_hyperparameters(trainer: Trainer, plain: Mapping[str, Any], metrics: Ma
 
 
 def _eval_dir(run: Path, split: str, other: bool) -> Path:
-    return (run if run.is_dir() else Path("outputs")) / ("eval_other_data" if other else "eval") / split
+    return (run if run.is_dir() else Path("outputs") / run.stem) / ("eval_other_data" if other else "eval") / split
 
 
 def _no_optimizer(*args: Any, **kwargs: Any) -> Any:

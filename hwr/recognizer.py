@@ -45,9 +45,12 @@ class Recognizer:
     """
 
     def __init__(self, model: Bundle, device: str = "cpu") -> None:
-        self.bundle, self.device = model, torch.device(device)
-        self.classes, self.preprocess = model.classes, model.preprocess
-        self.network = model.build().eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bundle, self.classes, self.preprocess = model, model.classes, model.preprocess
+        try:
+            self.device = torch.device(device)
+            self.network = model.build().eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        except (AssertionError, RuntimeError) as error:  # torch's words for a device that is not there
+            raise HwrError(f"device={device}: {str(error).splitlines()[0]}; use device=cpu") from None
 
     @classmethod
     def load(cls, model: str | Path = "mnist", device: str = "cpu") -> Recognizer:
