@@ -7,6 +7,7 @@ line keeps its transcript where it has one, because an evaluation counts it as w
 from __future__ import annotations
 
 import hashlib
+import os
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
@@ -30,7 +31,7 @@ class Stamp:
     """A file as it was when it was listed: where one of these differs, the pixels may differ.
 
     Attributes:
-        path: As given.
+        path: Absolute.
         size: Bytes.
         mtime_ns: Time of the last change, nanoseconds.
     """
@@ -54,7 +55,7 @@ class Stamp:
             raise HwrError(f"no image {path} ({getattr(error, 'strerror', None) or error})") from None
         if status.st_size == 0:
             raise HwrError(f"{path} is empty (0 bytes)")
-        return cls(str(path), status.st_size, status.st_mtime_ns)
+        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +165,9 @@ class Lines:
             self.items.append(LineItem(name, text, found, writer, text_id))
 
     def reject(self, name: str, reason: str, text: str = "", writer: str | None = None) -> None:
-        """Notes a line that cannot be used."""
-        self.rejected.append(Rejected(name, reason, normalise(text), writer))
+        """Notes a line that cannot be used; bytes that were no UTF-8 become ?, so that it can be printed."""
+        text = normalise(text)
+        self.rejected.append(Rejected(_printable(name), reason, _printable(text), writer and _printable(writer)))
 
     def extend(self, other: Lines) -> None:
         """Takes over what another reader found."""
@@ -184,6 +186,10 @@ class Lines:
         if not self.rejected:
             raise HwrError(f"{where}: no lines in it")
         raise HwrError(f"{where}: none of {len(self.rejected)} lines can be used; the first: {self.rejected[0]}")
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 def check_text(text: str) -> None:

@@ -76,7 +76,7 @@ def read_table(path: str | Path) -> Lines:
         )
     lines = Lines()
     for row in rows:
-        if not any(row.fields) and not row.problem:
+        if not "".join(row.fields).strip() and not row.problem:
             continue
         cells = dict(zip(columns, row.fields, strict=False))
         image, text, writer = (cells.get(name, "").strip() for name in ("image", "text", "writer"))
