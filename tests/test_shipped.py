@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photos import photo
 from PIL import Image
 from safetensors.torch import load_file
 
 from hwr import Recognizer, bundle
-from photos import photo
 
 MNIST = Path(os.environ.get("HWR_DATA_DIR", "data")) / "MNIST" / "raw"
 PAPERS = {
     "textured": {"texture": 8.0, "offset": (0.4, -0.5)},
     "lit from a side": {"gradient": 0.4, "shadow": 0.3},
-    "noisy": {"noise": 12.0, "blur": 1.0, "jpeg": 60},
+    "noisy": {"noise": 12.0, "blur": 0.02, "jpeg": 60},
     "small": {"fill": 0.25},
 }
 
