@@ -20,7 +20,7 @@ import torch
 from hydra.errors import InstantiationException
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
@@ -90,9 +90,9 @@ def fit(cfg: DictConfig) -> Result:
             "parameters": float(sum(p.numel() for p in system.network.parameters())),
             "peak_memory_gb": peak_memory_gb(),
         }
-        best = _best_checkpoint(trainer)
+        best = history.best_checkpoint(trainer)
         if best:  # Lightning's own loading takes the weights that were averaged, not their average
-            bundle.load_weights(system.network, bundle.from_checkpoint(Path(best)).weights)
+            bundle.load_weights(system.network, bundle.from_checkpoint(Path(best[0])).weights)
         if plain["test"]:
             trainer.test(system, datamodule=data, verbose=False)
             metrics |= _test_metrics(trainer, len(data.sets["test"]))
@@ -224,18 +224,12 @@ def _run_fit(trainer: Trainer, system: CharacterSystem, data: CharacterDataModul
         ) from None
 
 
-def _best_checkpoint(trainer: Trainer) -> str | None:
-    found = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
-    return next((path for path in found if path), None)
-
-
 def _best_epoch(trainer: Trainer, run_dir: Path) -> dict[str, float]:
-    best, path = _best_checkpoint(trainer), run_dir / "history.csv"
+    best, path = history.best_checkpoint(trainer), run_dir / "history.csv"
     if best is None or not path.is_file():
         return {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-    epoch = torch.load(best, map_location="cpu", weights_only=True)["epoch"]
-    row = next((row for row in history.read(path) if row["epoch"] == epoch), {})
-    return {"best_epoch": float(epoch + 1), **{k: v for k, v in row.items() if k.startswith("val/")}}
+    row = next((row for row in history.read(path) if row["epoch"] == best[1]), {})
+    return {"best_epoch": float(best[1]), **{k: v for k, v in row.items() if k.startswith("val/")}}
 
 
 def _test_metrics(trainer: Trainer, n: int) -> dict[str, float]:

@@ -127,8 +127,11 @@ def confusion(matrix: Integers, classes: Sequence[str]) -> Figure:
     return figure
 
 
-def curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw loss, error and learning rate by epoch from rows of logged values; what was not logged is left out."""
+def curves(history: Sequence[Mapping[str, float]], kept: float | None = None) -> Figure:
+    """Draw loss, error and learning rate by epoch from rows of logged values; what was not logged is left out.
+
+    The epoch whose weights were kept is marked; where that is not given, the one of least validation error.
+    """
     lines: dict[str, dict[float, float]] = {}  # name -> epoch -> value
     for number, row in enumerate(history):
         for name, value in row.items():
@@ -144,7 +147,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> Figure:
     epochs = [epoch for _, names in shown for name in names for epoch in lines[name]]
     judge = "error" if "val/error" in lines else "loss"
     judged = lines.get(f"val/{judge}", {})
-    best = min(judged, key=judged.__getitem__, default=None)
+    best = kept if kept in judged else min(judged, key=judged.__getitem__, default=None)
     title = "Learning curves, without validation"
     if best is not None:
         title = f"Best at epoch {best:g}: validation {judge} {judged[best]:.4g}" + "%" * (judge == "error")

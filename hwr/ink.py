@@ -11,6 +11,7 @@ Plane = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 
 WORKING_SIDE = 256  # pixels; larger images are reduced to this before anything is looked for
+TINY = 20  # pixels: a smaller image is a tight crop, with too little paper around to compare with
 FAINTEST_INK = 12.0  # grey levels of contrast to the paper below which nothing counts as ink
 HOLE = 33  # pixels of an image reduced to 64: a dip of the background smaller than this is ink, not paper
 SEGMENTS = 48  # parts into which a row is cut to see whether a ruled line runs through all of it
@@ -29,6 +30,9 @@ def find_ink(image: Grey, polarity: str) -> Plane | None:
     """
     work = reduced(image, WORKING_SIDE)
     found = _contrast_to_flat_paper(work, polarity)
+    if found is None and max(image.shape) <= TINY:
+        image = work = _roomy(image)
+        found = _contrast_to_flat_paper(work, polarity)
     clean = found is not None
     if found is None:
         image = _without_frame(image)
@@ -59,6 +63,14 @@ def find_ink(image: Grey, polarity: str) -> Plane | None:
     return np.asarray(ink[top : top + height, left : left + width], np.float32) if width else None
 
 
+def _roomy(image: Grey) -> Grey:
+    """Enlarges a tiny image four times and frames it with the grey of its corners."""
+    corners = image[[0, 0, -1, -1], [0, -1, 0, -1]]
+    size = (4 * image.shape[1], 4 * image.shape[0])
+    large = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.pad(large, max(size) // 2, constant_values=np.uint8(np.median(corners)))
+
+
 def reduced(image: Grey, side: int) -> Grey:
     """Scales an image down, if need be, so that its longest side is `side` pixels."""
     scale = side / max(image.shape)
@@ -79,10 +91,20 @@ def _contrast_to_flat_paper(image: Grey, polarity: str) -> tuple[Plane, float] |
     """Contrast to a background of one grey level, ink positive, and its noise; None if there is no such background."""
     rim = np.sort(np.concatenate((image[0], image[-1], image[:, 0], image[:, -1])))
     low, level, high = int(rim[rim.size // 8]), int(rim[rim.size // 2]), int(rim[-1 - rim.size // 8])
-    if high - low > 2 or 2 * cv2.countNonZero(cv2.inRange(image, level - 1, level + 1)) < image.size:
-        return None
+    if high - low > 2 or 2 * _count(image, level) < image.size:
+        corners = np.sort(image[[0, 0, -1, -1], [0, -1, 0, -1]])
+        low, level, high = int(corners[1]), int(corners[1]), int(corners[2])
+        tight = _count(rim[None], level) < 0.95 * rim.size  # a crop whose ink meets the rim, and no frame around a page
+        flat = _count(image, level) > max(0.2 * image.size, 0.8 * _count(image, level, 8))
+        if high - low > 2 or not tight or not flat:
+            return None
     contrast = image - np.float32(level)
     return contrast * np.float32(ink_sign(contrast, polarity)), (high - low) / 2
+
+
+def _count(image: Grey, level: int, reach: int = 1) -> int:
+    """Pixels within `reach` of a level."""
+    return int(cv2.countNonZero(cv2.inRange(image, level - reach, level + reach)))
 
 
 def _contrast_to_uneven_paper(image: Grey, polarity: str) -> tuple[Plane, float]:

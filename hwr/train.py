@@ -32,7 +32,7 @@ def report(result: Result) -> None:
         table.add_row(
             "validation accuracy",
             f"{m['val/accuracy']:.2%}",
-            f"best of {m['epochs']:.0f} epochs" if "best_epoch" in m else "",
+            f"epoch {m['best_epoch']:.0f} of {m['epochs']:.0f}" if "best_epoch" in m else "",
         )
     if "test/accuracy" in m:
         interval = f"95 % interval {m['test/accuracy_low']:.2%} to {m['test/accuracy_high']:.2%}"

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,15 +28,20 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 4 KiB: the kernel refuses the rest, as it does when a disk is full."""
+    """No file may grow beyond 4 KiB: the kernel refuses the rest, as it does when a disk is full.
+
+    Around as little as possible: pytest's own output may go to a file that is longer.
+    """
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def everything(folder: Path) -> list[str]:
@@ -50,11 +56,10 @@ def test_write_bytes_makes_folders_and_replaces(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["a", "a/b", "a/b/file"]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_failing_write_keeps_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_bytes(path, b"old")
-    with pytest.raises(OSError, match="File too large") as caught:
+    with small_files(), pytest.raises(OSError, match="File too large") as caught:
         write_bytes(path, bytes(10_000))
     assert caught.value.filename == str(path)  # not the temporary file, which nobody knows
     assert path.read_bytes() == b"old"
@@ -82,7 +87,6 @@ def test_new_directory_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
     assert everything(tmp_path) == ["folder", "folder/new"]
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_failing_new_directory_keeps_the_old_one(tmp_path: Path) -> None:
     with new_directory(tmp_path / "folder") as folder:
         write_bytes(folder / "old", b"")
@@ -92,7 +96,7 @@ def test_a_failing_new_directory_keeps_the_old_one(tmp_path: Path) -> None:
             write_bytes(folder / "new", b"")
             write_bytes(folder / "large", bytes(10_000))
 
-    with pytest.raises(OSError, match="too large"):
+    with small_files(), pytest.raises(OSError, match="too large"):
         fail()
     assert everything(tmp_path) == ["folder", "folder/old"]
 

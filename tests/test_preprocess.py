@@ -287,3 +287,15 @@ def test_bad_settings(bad: dict[str, Any]) -> None:
     with pytest.raises(HwrError, match=f"preprocess.{next(iter(bad))}: ") as caught:
         CharacterPreprocess.from_dict(bad)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zoom", [1, 2, 3, 10])
+def test_a_tight_crop_is_read_without_paper_around_it(zoom: int) -> None:
+    digits = (load_digits().images[:60] * 15.9).astype(np.uint8)  # 8 x 8 pixels, the ink meets the rim
+    for digit in digits:
+        crop = np.kron(digit, np.ones((zoom, zoom), np.uint8))
+        out = PREPARE(crop)
+        assert out.any()
+        np.testing.assert_array_equal(PREPARE(255 - crop), out)
+        room = np.pad(crop, crop.shape[0])
+        assert likeness(out, PREPARE(room)) > 0.9

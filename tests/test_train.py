@@ -116,7 +116,7 @@ def test_the_recorded_configuration_repeats_the_run(run: Path, tmp_path: Path) -
 
 def test_history_has_a_row_an_epoch(run: Path) -> None:
     table = history.read(run / "history.csv")
-    assert [row["epoch"] for row in table] == [0, 1]
+    assert [row["epoch"] for row in table] == [1, 2]
     names = {"train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "system/samples_per_s"}
     assert all(names <= row.keys() for row in table)
 
@@ -267,7 +267,7 @@ def test_ctrl_c_says_how_to_go_on(hwr: Run, tmp_path: Path) -> None:
     done = hwr("train", *again.split()[3:])
     assert done.returncode == 0, done.stderr
     (resumed,) = (tmp_path / "outputs").glob("*/*")
-    assert [row["epoch"] for row in rows(resumed)] == [0, 1, 2, 3, 4]
+    assert [row["epoch"] for row in rows(resumed)] == [1, 2, 3, 4, 5]
 
 
 def test_resume_in_process_keeps_history_and_best(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ class Gallery(Callback):
         """Draws the learning curves."""
         path = self.folder.parent / "history.csv"
         if trainer.is_global_zero and path.is_file():
-            self._draw(trainer, "curves", "curves", history.read(path))
+            best = history.best_checkpoint(trainer)
+            self._draw(trainer, "curves", "curves", history.read(path), best and best[1])
 
     def _keep(self, outputs: dict[str, torch.Tensor]) -> None:
         best = outputs["probabilities"].max(1)

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from hwr.files import write_text
@@ -24,7 +26,7 @@ LAYOUT = {
 
 
 class History(Callback):
-    """Writes ``history.csv`` in the run directory after every epoch; a resumed run goes on in it.
+    """Writes ``history.csv`` in the run directory after every epoch (the first is 1); a resumed run goes on in it.
 
     Where the output is no terminal (a log file, say) each epoch also prints a line.
 
@@ -39,7 +41,7 @@ class History(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the rows of the epochs before the one a resumed run starts with (known from here on)."""
         if trainer.current_epoch and self.path.is_file():
-            self.rows = [row for row in read(self.path) if row["epoch"] < trainer.current_epoch]
+            self.rows = [row for row in read(self.path) if row["epoch"] <= trainer.current_epoch]
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
             trainer.logger.experiment.add_custom_scalars(LAYOUT)
 
@@ -50,11 +52,20 @@ class History(Callback):
         values = {k: float(v) for k, v in trainer.callback_metrics.items()}
         for i, optimizer in enumerate(trainer.optimizers):
             values[f"lr{i or ''}"] = optimizer.param_groups[0]["lr"]
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step, **values})
+        self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **values})
         write_text(self.path, _csv(self.rows))
         if not sys.stdout.isatty():
             shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k.startswith(("train/", "val/")))
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
+
+
+def best_checkpoint(trainer: Trainer) -> tuple[str, int] | None:
+    """The checkpoint that is kept for its validation, and its epoch (the first is 1)."""
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.monitor and callback.best_model_path:
+            path = callback.best_model_path
+            return path, torch.load(path, map_location="cpu", weights_only=True)["epoch"] + 1
+    return None
 
 
 def read(path: Path) -> list[dict[str, float]]:
