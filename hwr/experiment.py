@@ -240,10 +240,11 @@ def _test_metrics(trainer: Trainer, n: int) -> dict[str, float]:
 
 def _provenance(plain: Mapping[str, Any], data: CharacterDataModule) -> dict[str, Any]:
     typed = Path(sys.argv[0]).stem in ("train", "hwr-train")
+    words = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]  # where it lay says nothing
     return {
         "name": plain["name"],
         "data": (type(data).__doc__ or "").strip().splitlines()[0],
-        "command": shlex.join(["python", "-m", "hwr.train", *sys.argv[1:]]) if typed else "hwr.experiment.fit",
+        "command": shlex.join(["python", "-m", "hwr.train", *words]) if typed else "hwr.experiment.fit",
         "seed": plain["seed"],
         "versions": {name: version(name) for name in ("torch", "lightning")},
     }
