@@ -49,14 +49,16 @@ class System(LightningModule):
         groups = parameter_groups(self.network)
         own = {id(p) for p in self.network.parameters()}
         groups[1]["params"] += [p for p in self.parameters() if id(p) not in own]  # what a loss learns is not decayed
-        try:
-            optimizer = self._make_optimizer(groups)
-        except (TypeError, ValueError) as error:
-            raise HwrError(f"optimizer: {error}") from error
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise HwrError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
-        schedule = self._make_schedule(optimizer, int(steps), self.trainer.max_epochs or 1)
+        part = "optimizer"
+        try:
+            optimizer = self._make_optimizer(groups)
+            part = "scheduler"
+            schedule = self._make_schedule(optimizer, int(steps), self.trainer.max_epochs or 1)
+        except (TypeError, ValueError) as error:
+            raise HwrError(f"{part}: {error} (the experiment's own keys are removed with ~{part}.KEY)") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def l1_penalty(self) -> Tensor:

@@ -40,7 +40,7 @@ class CharacterSystem(System):
         super().__init__(network, **kwargs)
         self.loss = loss
         n = len(self.bundle.classes)
-        self.train_loss, self.train_accuracy = MeanMetric(nan_strategy="ignore"), MulticlassAccuracy(n, average="micro")
+        self.train_loss, self.train_accuracy = MeanMetric(nan_strategy="ignore"), MeanMetric()
         self.eval_loss = MeanMetric()
         self.val_metrics = MetricCollection(
             {"accuracy": MulticlassAccuracy(n, average="micro"), "f1_macro": MulticlassF1Score(n)}, prefix="val/"
@@ -78,7 +78,7 @@ class CharacterSystem(System):
         loss: Tensor = self.loss(logits, features, batch.labels)
         self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.labels))
-        self.train_accuracy.update(logits.detach(), batch.labels)
+        self.train_accuracy.update((logits.detach().argmax(1) == batch.labels).float())
         self.log("train/batch_loss", loss, on_epoch=False)
         self.log_dict(
             {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}, on_step=False, on_epoch=True
