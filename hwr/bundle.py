@@ -1,7 +1,7 @@
 """A model as a directory: everything needed to use it somewhere else, and nothing that can run code.
 
-``bundle.json`` holds the format version, the network's configuration entry, the classes, the preprocessing, figures and
-provenance; ``weights.safetensors`` the weights; ``README.md`` says the same to people.
+``bundle.json`` holds the format version, whether the model reads characters or lines, the network's configuration
+entry, the classes or the charset, the preprocessing, figures and provenance; ``weights.safetensors`` the weights; ``README.md`` says the same to people.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from torch import Tensor
 
 from hwr.errors import HwrError
 from hwr.files import new_directory, write_bytes, write_json, write_text
-from hwr.networks import CharacterNetwork, build
+from hwr.line_preprocess import LinePreprocess
+from hwr.networks import CharacterNetwork, LineNetwork, build
 from hwr.preprocess import CharacterPreprocess
+from hwr.text import Charset
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
@@ -30,8 +32,8 @@ class Bundle:
 
     Attributes:
         network: The configuration entry of the network, plain containers.
-        classes: Names of the outputs, in order.
-        preprocess: How an image becomes what the network sees.
+        classes: Names of the outputs, in order; for lines the characters, without the blank.
+        preprocess: How an image becomes what the network sees; tells models of characters from models of lines.
         weights: The network's state dict (empty: not trained yet).
         metrics: Figures, such as ``test/accuracy``.
         about: Provenance: data, licence, command, versions.
@@ -39,28 +41,38 @@ class Bundle:
 
     network: Mapping[str, Any]
     classes: tuple[str, ...]
-    preprocess: CharacterPreprocess
+    preprocess: CharacterPreprocess | LinePreprocess
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """What the weights mean, as plain containers."""
-        return {
-            "format": FORMAT,
-            "kind": "character",
-            "network": dict(self.network),
-            "classes": list(self.classes),
-            "preprocess": self.preprocess.to_dict(),
-        }
+        names = {"charset": self.charset.characters} if self.kind == "line" else {"classes": list(self.classes)}
+        own = {"network": dict(self.network), **names, "preprocess": self.preprocess.to_dict()}
+        return {"format": FORMAT, "kind": self.kind, **own}
 
-    def build(self) -> CharacterNetwork:
+    @property
+    def kind(self) -> str:
+        """``character`` or ``line``."""
+        return "line" if isinstance(self.preprocess, LinePreprocess) else "character"
+
+    @property
+    def charset(self) -> Charset:
+        """The characters that a model of lines reads."""
+        return Charset("".join(self.classes))
+
+    def build(self) -> CharacterNetwork | LineNetwork:
         """Makes the network, with its weights if there are any.
 
         Raises:
             HwrError: If the weights are not of this network.
         """
-        net = build(self.network, num_classes=len(self.classes), image_size=self.preprocess.size)
+        if isinstance(self.preprocess, LinePreprocess):
+            sizes = {"num_classes": self.charset.num_classes, "height": self.preprocess.height}
+        else:
+            sizes = {"num_classes": len(self.classes), "image_size": self.preprocess.size}
+        net = build(self.network, **sizes)
         if self.weights:
             load_weights(net, self.weights)
         return net
@@ -83,10 +95,11 @@ class Bundle:
 
     def _card(self) -> str:
         parameters = sum(v.numel() for v in self.weights.values())
+        reads, what = ("Reads lines of", "characters") if self.kind == "line" else ("Reads", "classes")
         lines = [
             f"# {self.about.get('name', 'model')}",
             "",
-            f"Reads {len(self.classes)} classes: {' '.join(self.classes[:100])}",
+            f"{reads} {len(self.classes)} {what}: {' '.join(self.classes[:150])}",
             "",
         ]
         lines += [f"- {key}: {value}" for key, value in self.about.items() if key != "name"]
@@ -167,8 +180,9 @@ def _from_description(description: Mapping[str, Any], where: Path) -> Bundle:
             f"{where}: bundle format {description.get('format')}, this version of hwr reads {FORMAT}; upgrade hwr"
         )
     try:
-        preprocess = CharacterPreprocess.from_dict(description["preprocess"])
-        return Bundle(description["network"], tuple(description["classes"]), preprocess)
+        line = description["kind"] == "line"
+        preprocess = (LinePreprocess if line else CharacterPreprocess).from_dict(description["preprocess"])
+        return Bundle(description["network"], tuple(description["charset" if line else "classes"]), preprocess)
     except (KeyError, TypeError) as error:
         raise HwrError(f"{where}: a damaged bundle (no {error})") from None
 

@@ -26,13 +26,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from hwr import bundle, precision
 from hwr.bundle import Bundle
-from hwr.callbacks import AtomicCheckpointIO, Gallery, history
+from hwr.callbacks import AtomicCheckpointIO, Gallery, LineGallery, history
 from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
+from hwr.data.lines.base import LineDataModule
 from hwr.errors import HwrError
 from hwr.files import write_json, write_text
-from hwr.reports import milliseconds, per_class, wilson
-from hwr.systems import CharacterSystem
+from hwr.systems import CharacterSystem, LineSystem, System
+from hwr.systems.losses import CTC
+
+DataModule = CharacterDataModule | LineDataModule
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class Result:
 
     metrics: dict[str, float]
     run_dir: Path
-    datamodule: CharacterDataModule
-    system: CharacterSystem
+    datamodule: DataModule
+    system: System
     trainer: Trainer
 
 
@@ -68,8 +71,7 @@ def fit(cfg: DictConfig) -> Result:
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
         lightning.seed_everything(plain["seed"], verbose=False)
-        data: CharacterDataModule = _make(cfg.data, augment=_make(cfg.augment), seed=plain["seed"])
-        data.setup()
+        data = _datamodule(cfg)
         model = Bundle(plain["network"], data.classes, data.preprocess)
         system = _system(cfg, model, data)
         if plain["init_from"] is not None:
@@ -95,13 +97,13 @@ def fit(cfg: DictConfig) -> Result:
             bundle.load_weights(system.network, bundle.from_checkpoint(Path(best[0])).weights)
         if plain["test"]:
             trainer.test(system, datamodule=data, verbose=False)
-            metrics |= _test_metrics(trainer, len(data.sets["test"]))
-            confusion = system.confusion.compute()  # by all processes: they add up their counts
+            figures, tables = system.report()
+            metrics |= {**_logged(trainer, "test/"), **figures}
         if trainer.is_global_zero:
             about = _provenance(plain, data)
             replace(model, weights=system.network.state_dict(), metrics=metrics, about=about).save(run_dir / "bundle")
             if plain["test"]:
-                write_text(run_dir / "per_class.csv", per_class(confusion, data.classes))
+                _write_tables(run_dir, tables)
             write_json(run_dir / "metrics.json", metrics)
             _log_hyperparameters(trainer, plain, metrics)
         return Result(metrics, run_dir, data, system, trainer)
@@ -122,32 +124,28 @@ def evaluate(cfg: DictConfig) -> Result:
         if cfg.data is None and not config.is_file():
             raise HwrError(f"{cfg.run} has no config.yaml that says on which data to judge it; add data=NAME")
         data_cfg = cfg.data if cfg.data is not None else OmegaConf.load(config).data
-        data: CharacterDataModule = _make(data_cfg, preprocess=model.preprocess)
+        data: DataModule = _make(data_cfg, preprocess=model.preprocess)
         data.setup()
         data.as_classes(model.classes)
         if cfg.split not in data.sets:
             raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
         data.test_split = cfg.split
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
-        system = CharacterSystem(
-            model.build(), torch.nn.Identity(), bundle=model, optimizer=_no_optimizer, scheduler=_no_optimizer
-        )
+        system = _judge(model, data)
         trainer = Trainer(
             accelerator=cfg.accelerator,
             devices=1,
             logger=False,
-            callbacks=[Gallery(str(out))],
+            callbacks=[LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))],
             enable_checkpointing=False,
             enable_progress_bar=sys.stdout.isatty(),
             enable_model_summary=False,
             use_distributed_sampler=False,
         )
         trainer.test(system, datamodule=data, verbose=False)
-        metrics = _test_metrics(trainer, len(data.sets[cfg.split]))
-        side = model.preprocess.size
-        for size in (1, 256):
-            metrics[f"ms_per_image_batch_{size}"] = milliseconds(system.network, (size, 1, side, side))
-        write_text(out / "per_class.csv", per_class(system.confusion.compute(), data.classes))
+        figures, tables = system.report()
+        metrics = {**_logged(trainer, "test/"), **figures, **system.timings()}
+        _write_tables(out, tables)
         write_json(out / "metrics.json", metrics)
         return Result(metrics, out, data, system, trainer)
 
@@ -156,17 +154,37 @@ def _make(node: DictConfig, **kwargs: Any) -> Any:
     return hydra.utils.instantiate(node, _convert_="all", **kwargs)
 
 
-def _system(cfg: DictConfig, model: Bundle, data: CharacterDataModule) -> CharacterSystem:
-    network = model.build()
-    loss = _make(cfg.loss)(
-        num_classes=len(data.classes), num_features=network.head.in_features, class_counts=data.class_counts()
-    )
+def _datamodule(cfg: DictConfig) -> DataModule:
+    more: dict[str, Any] = {"augment": _make(cfg.augment), "seed": cfg.seed}
+    if cfg.charset is not None:
+        charset = OmegaConf.masked_copy(cfg.charset, [key for key in cfg.charset if key != "unknown"])
+        more |= {"charset": _make(charset), "unknown": cfg.charset.unknown}
+    data: DataModule = _make(cfg.data, **more)
+    data.setup()
+    return data
+
+
+def _system(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
+    network: Any = model.build()
+    if isinstance(data, LineDataModule):
+        data.check_feasible(network)
+    loss = _make(cfg.loss)(**data.loss_arguments(network))
     parts = {"loss": loss, "optimizer": _make(cfg.optimizer), "scheduler": _make(cfg.scheduler)}
-    system: CharacterSystem = _make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
+    system: System = _make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
     return system.to(memory_format=torch.channels_last)
 
 
-def _trainer(cfg: DictConfig, system: CharacterSystem, data: CharacterDataModule) -> Trainer:
+def _judge(model: Bundle, data: DataModule) -> System:
+    """A system that only evaluates."""
+    network: Any = model.build()
+    parts: dict[str, Any] = {"bundle": model, "optimizer": _no_optimizer, "scheduler": _no_optimizer}
+    if isinstance(data, LineDataModule):
+        data.check_feasible(network)
+        return LineSystem(network, CTC(), **parts)
+    return CharacterSystem(network, torch.nn.Identity(), **parts)
+
+
+def _trainer(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
     callbacks: list[Callback] = [_make(c) for c in cfg.callbacks.values() if c is not None]
     terminal = sys.stdout.isatty()
     if not terminal:
@@ -176,8 +194,7 @@ def _trainer(cfg: DictConfig, system: CharacterSystem, data: CharacterDataModule
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
     settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
     if cfg.trainer.precision == "auto":
-        batch = torch.Size((min(data.batch_size, 256), 1, data.preprocess.size, data.preprocess.size))
-        settings["precision"] = precision.choose(system.network, batch, _accelerator(cfg.trainer.accelerator))
+        settings["precision"] = precision.choose(system.network, data.example(), _accelerator(cfg.trainer.accelerator))
     trainer: Trainer = _make(cfg.trainer, logger=logger, plugins=[AtomicCheckpointIO()], **settings)
     return trainer
 
@@ -205,7 +222,7 @@ def _resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
     raise HwrError(f"ckpt_path={ckpt_path}: no such checkpoint")
 
 
-def _run_fit(trainer: Trainer, system: CharacterSystem, data: CharacterDataModule, resume: str | None) -> None:
+def _run_fit(trainer: Trainer, system: System, data: DataModule, resume: str | None) -> None:
     again = shlex.join([*(a for a in sys.argv[1:] if not a.startswith("ckpt_path=")), "ckpt_path=last"])
     try:
         trainer.fit(system, datamodule=data, ckpt_path=resume)
@@ -227,18 +244,21 @@ def _run_fit(trainer: Trainer, system: CharacterSystem, data: CharacterDataModul
 def _best_epoch(trainer: Trainer, run_dir: Path) -> dict[str, float]:
     best, path = history.best_checkpoint(trainer), run_dir / "history.csv"
     if best is None or not path.is_file():
-        return {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        return _logged(trainer, "val/")
     row = next((row for row in history.read(path) if row["epoch"] == best[1]), {})
     return {"best_epoch": float(best[1]), **{k: v for k, v in row.items() if k.startswith("val/")}}
 
 
-def _test_metrics(trainer: Trainer, n: int) -> dict[str, float]:
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-    low, high = wilson(metrics["test/accuracy"], n)
-    return {**metrics, "test/accuracy_low": low, "test/accuracy_high": high, "test/samples": float(n)}
+def _logged(trainer: Trainer, prefix: str) -> dict[str, float]:
+    return {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(prefix)}
 
 
-def _provenance(plain: Mapping[str, Any], data: CharacterDataModule) -> dict[str, Any]:
+def _write_tables(folder: Path, tables: Mapping[str, str]) -> None:
+    for name, text in tables.items():
+        write_text(folder / name, text)
+
+
+def _provenance(plain: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
     typed = Path(sys.argv[0]).stem in ("train", "hwr-train")
     words = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]  # where it lay says nothing
     return {

@@ -11,14 +11,14 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hwr.files import write_json
 
 WORTH = 1.1  # bfloat16 must be this much faster to be chosen
 
 
-def choose(network: nn.Module, images: torch.Size, accelerator: str) -> str:
+def choose(network: nn.Module, inputs: tuple[Tensor, ...], accelerator: str) -> str:
     """Lightning's name of the faster precision for training this network here.
 
     GPUs with bfloat16 units use them. On a CPU with them a few training steps are timed, once for each network and
@@ -26,7 +26,7 @@ def choose(network: nn.Module, images: torch.Size, accelerator: str) -> str:
 
     Args:
         network: On the CPU; it is not changed.
-        images: Shape (B, 1, H, W) of a training batch.
+        inputs: What the network takes, of the shapes of a training batch.
         accelerator: ``cpu``, ``cuda`` or ``mps``.
     """
     if accelerator == "cuda":
@@ -34,14 +34,14 @@ def choose(network: nn.Module, images: torch.Size, accelerator: str) -> str:
     if accelerator != "cpu" or not cpu_has_bfloat16():
         return "32-true"
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "hwr" / "precision.json"
-    facts = (torch.__version__, cpu_name(), torch.get_num_threads(), tuple(images), str(network))
+    facts = (torch.__version__, cpu_name(), torch.get_num_threads(), [tuple(x.shape) for x in inputs], str(network))
     key = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
     try:
         known: dict[str, str] = json.loads(cache.read_text())
     except (OSError, ValueError):
         known = {}
     if key not in known:
-        known[key] = "bf16-mixed" if speedup(network, images) >= WORTH else "32-true"
+        known[key] = "bf16-mixed" if speedup(network, inputs) >= WORTH else "32-true"
         with contextlib.suppress(OSError):  # then it is measured again next time
             write_json(cache, known)
     return known[key]
@@ -58,20 +58,21 @@ def cpu_name() -> str:
     return str(torch.cpu.get_capabilities().get("cpu_name", "unknown"))
 
 
-def speedup(network: nn.Module, images: torch.Size, steps: int = 8) -> float:
+def speedup(network: nn.Module, inputs: tuple[Tensor, ...], steps: int = 8) -> float:
     """How many times faster forward and backward run with bfloat16 autocast than in float32.
 
     The fastest of some runs of each counts: whatever else the machine does only ever slows a run down.
     """
     with torch.random.fork_rng(devices=[]):
         net = copy.deepcopy(network).train()
-        batch = torch.rand(images).contiguous(memory_format=torch.channels_last)
+        images = inputs[0].contiguous(memory_format=torch.channels_last)
         seconds: dict[bool, list[float]] = {False: [], True: []}
         for i in range(steps):
             for half in (False, True):
                 start = time.perf_counter()
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                    loss = net(batch).float().square().mean()
+                    out = net(images, *inputs[1:])
+                    loss = (out[0] if isinstance(out, tuple) else out).float().square().mean()
                 loss.backward()
                 if i:  # the first round warms up
                     seconds[half].append(time.perf_counter() - start)

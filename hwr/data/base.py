@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.errors import HwrError
 from hwr.files import write_json
+from hwr.networks.base import CharacterNetwork
 from hwr.preprocess import CharacterPreprocess
 
 log = logging.getLogger(__name__)
@@ -106,6 +108,15 @@ class CharacterDataModule(LightningDataModule):
     def class_counts(self) -> Tensor:
         """Training samples of each class, int64 (C,)."""
         return torch.bincount(self.sets["train"].labels, minlength=len(self.classes))
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Random input of the shape of a training batch, for timing."""
+        return (torch.rand(min(self.batch_size, 256), 1, self.preprocess.size, self.preprocess.size),)
+
+    def loss_arguments(self, network: CharacterNetwork) -> dict[str, Any]:
+        """What a loss needs to know of the data and the network."""
+        sizes = {"num_classes": len(self.classes), "num_features": network.head.in_features}
+        return {**sizes, "class_counts": self.class_counts()}
 
     def record(self, path: Path) -> None:
         """Writes which samples are in validation and test (and by which writers), and how many train, as JSON."""

@@ -9,30 +9,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from hwr.errors import HwrError
-from hwr.networks.base import CharacterNetwork
+from hwr.networks.base import CharacterNetwork, LineNetwork
 from hwr.networks.cnn import CNN
+from hwr.networks.crnn import CRNN
 from hwr.networks.torchvision_nets import MobileNetV3, ResNet18
 
-__all__ = ["CNN", "CharacterNetwork", "MobileNetV3", "ResNet18", "build"]
+__all__ = ["CNN", "CRNN", "CharacterNetwork", "LineNetwork", "MobileNetV3", "ResNet18", "build"]
 
-_KNOWN = {f"hwr.networks.{net.__name__}": net for net in (CNN, ResNet18, MobileNetV3)}
+_CHARACTERS = {f"hwr.networks.{net.__name__}": net for net in (CNN, ResNet18, MobileNetV3)}
+_LINES = {f"hwr.networks.{net.__name__}": net for net in (CRNN,)}
 
 
-def build(config: Mapping[str, Any], **kwargs: Any) -> CharacterNetwork:
+def build(config: Mapping[str, Any], **kwargs: Any) -> CharacterNetwork | LineNetwork:
     """Makes a network from its configuration entry, without Hydra and from a closed list.
 
     Args:
         config: ``{"_target_": "hwr.networks.CNN", ...}``, as in ``conf/network`` and in a bundle.
-        kwargs: What the data decides: ``num_classes`` and ``image_size``.
+        kwargs: What the data decides: ``num_classes``, and ``image_size`` (characters) or ``height`` (lines).
 
     Raises:
         HwrError: If the network is unknown or its settings do not fit.
     """
     settings = {**config, **kwargs}
     target = settings.pop("_target_", None)
-    if target not in _KNOWN:
-        raise HwrError(f"network {target!r} is not one of {', '.join(_KNOWN)}")
+    known: dict[str, Any] = _LINES if "height" in kwargs else _CHARACTERS
+    what = "lines" if "height" in kwargs else "characters"
+    if target not in known:
+        raise HwrError(f"network {target!r} is not one of {', '.join(known)}, which read {what}")
     try:
-        return _KNOWN[target](**settings)
+        network: CharacterNetwork | LineNetwork = known[target](**settings)
+        return network
     except (TypeError, ValueError) as error:
         raise HwrError(f"network {target}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -61,6 +62,14 @@ class System(LightningModule):
             raise HwrError(f"{part}: {error} (the experiment's own keys are removed with ~{part}.KEY)") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
+    @abstractmethod
+    def report(self) -> tuple[dict[str, float], dict[str, str]]:
+        """What there is to say about the last test: figures, and the texts of files by name. All processes call it."""
+
+    def timings(self) -> dict[str, float]:
+        """Figures of the network's speed here."""
+        return {}
+
     def l1_penalty(self) -> Tensor:
         """``l1`` times the sum of absolute weights, norms and biases excepted."""
         decayed = [p for group in parameter_groups(self.network)[:1] for p in group["params"]]
@@ -69,6 +78,12 @@ class System(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Makes augmentation and dropout a function of seed, epoch and rank: a resumed run goes on as it would have."""
         torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+
+    def log_step(self, name: str, value: Tensor) -> None:
+        """Logs one value of the present step, every ``log_every_n_steps`` (Lightning's own way costs time in each)."""
+        step = self.trainer.global_step
+        if self.logger is not None and step % self.trainer.log_every_n_steps == 0:
+            self.logger.log_metrics({name: float(value.detach())}, step)
 
     def watch(self, loss: Tensor) -> None:
         """Remembers whether a loss was not finite, without waiting for the device."""
@@ -91,9 +106,9 @@ class System(LightningModule):
         theirs, ours = checkpoint.get("hwr"), self.bundle.describe()
         if theirs is None:
             raise HwrError("ckpt_path: this checkpoint was not written by hwr")
-        for key in ("network", "classes", "preprocess"):
-            if theirs[key] != ours[key]:
-                what = _difference(theirs[key], ours[key])
+        for key in ours:
+            if theirs.get(key) != ours[key]:
+                what = _difference(theirs.get(key), ours[key])
                 raise HwrError(f"ckpt_path: the checkpoint has another {key} ({what}); repeat the settings of that run")
 
 

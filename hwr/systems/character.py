@@ -18,6 +18,7 @@ from torchmetrics.classification import (
 
 from hwr.data.batches import Batch
 from hwr.networks import CharacterNetwork
+from hwr.reports import milliseconds, per_class, wilson
 from hwr.systems.base import System
 
 
@@ -79,10 +80,10 @@ class CharacterSystem(System):
         self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.labels))
         self.train_accuracy.update((logits.detach().argmax(1) == batch.labels).float())
-        self.log("train/batch_loss", loss, on_epoch=False)
-        self.log_dict(
-            {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}, on_step=False, on_epoch=True
-        )
+        self.log_step("train/batch_loss", loss)
+        if self.trainer.is_last_batch:
+            learnt = {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}
+            self.log_dict(learnt, on_step=False, on_epoch=True)
         return loss + self.l1_penalty() if self.l1 else loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -107,6 +108,19 @@ class CharacterSystem(System):
         """Logs the metrics of the split."""
         self.log("test/loss", self.eval_loss)
         self.log_dict(self.test_metrics)
+
+    def report(self) -> tuple[dict[str, float], dict[str, str]]:
+        """The accuracy's interval, and figures of each class."""
+        matrix = self.confusion.compute()  # added up over all processes
+        n = int(matrix.sum())
+        low, high = wilson(float(matrix.diag().sum()) / n, n)
+        figures = {"test/accuracy_low": low, "test/accuracy_high": high, "test/samples": float(n)}
+        return figures, {"per_class.csv": per_class(matrix, self.bundle.classes)}
+
+    def timings(self) -> dict[str, float]:
+        """Milliseconds an image."""
+        side = self.bundle.preprocess.size
+        return {f"ms_per_image_batch_{n}": milliseconds(self.network, torch.rand(n, 1, side, side)) for n in (1, 256)}
 
     def _readings(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))

@@ -1,6 +1,6 @@
-"""Losses for characters. Each takes logits (B, C), features (B, F) and labels (B,) and gives a scalar.
+"""Losses. Those for characters take logits (B, C), features (B, F) and labels (B,) and give a scalar.
 
-A configuration names a loss without knowing the data: it is finished by ``num_classes``, ``num_features`` and
+Their configuration names a loss without knowing the data: it is finished by ``num_classes``, ``num_features`` and
 ``class_counts``, which every loss takes and uses as it needs.
 """
 
@@ -129,3 +129,31 @@ class Sum(nn.Module):
     def forward(self, logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
         """The sum."""
         return torch.stack([w * self.losses[n](logits, features, labels) for n, w in self.weights.items()]).sum()
+
+
+class CTC(nn.Module):
+    """Connectionist temporal classification (Graves et al. 2006), in float32 whatever the precision of the network.
+
+    The loss is that of the whole batch for each character, so that long lines count for what they hold.
+
+    Args:
+        shortcut: Weight of the same loss of the network's second outputs, where it has any (Retsinas et al. 2022,
+            arXiv:2404.11339).
+    """
+
+    def __init__(self, shortcut: float = 0.1) -> None:
+        super().__init__()
+        self.shortcut = shortcut
+
+    def forward(self, logits: Tensor, frames: Tensor, aside: Tensor | None, targets: Tensor, lengths: Tensor) -> Tensor:
+        """The loss of logits (B, T, C), frames (B,), perhaps second logits (B, T, C), labels (sum,) and lengths (B,)."""
+        with torch.autocast(logits.device.type, enabled=False):
+            loss = self.ctc(logits.float().log_softmax(2), frames, targets, lengths)
+            if aside is not None and self.shortcut:
+                loss = loss + self.shortcut * self.ctc(aside.float().log_softmax(2), frames, targets, lengths)
+        return loss
+
+    def ctc(self, log_probs: Tensor, frames: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+        """Minus the log-probability of the labels, for each of them."""
+        total = F.ctc_loss(log_probs.transpose(0, 1), targets, frames, lengths, reduction="sum")
+        return total / lengths.sum().clamp(min=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -192,3 +192,21 @@ class Charset:
         for text in texts:
             counts.update(normalise(text))
         return Counter({c: n for c, n in counts.most_common() if c not in self._index})
+
+
+def make_charset(texts: Iterable[str], blocks: Sequence[str] | None = None, file: str | None = None) -> Charset:
+    """The charset that a configuration asks for.
+
+    Args:
+        texts: The training transcripts, from which it is made where nothing else is asked for.
+        blocks: Names for :meth:`Charset.named`.
+        file: For :meth:`Charset.from_file`.
+
+    Raises:
+        HwrError: If both are given, or what they name is wrong.
+    """
+    if blocks and file:
+        raise HwrError("charset.blocks and charset.file cannot both be given; keep one")
+    if file:
+        return Charset.from_file(Path(file).expanduser())
+    return Charset.named(*blocks) if blocks else Charset.of(texts)

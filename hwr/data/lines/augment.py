@@ -1,0 +1,126 @@
+"""Augmentation of whole batches of lines, on whatever device they are."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class LineAugment(nn.Module):
+    """Random changes, drawn anew for every line of a batch; all geometric ones are a single warp.
+
+    Everything is off by default; randomness comes from torch's global generator.
+
+    Args:
+        shear: Degrees by which the writing leans, uniform in ±shear.
+        rotation: Degrees, uniform in ±rotation, around the middle of the line.
+        narrow: Smallest horizontal scale, uniform in [narrow, 1] (a line is never cut off).
+        tall: Vertical scale, log-uniform between 1/tall and tall.
+        shift: Pixels, uniform in ±shift, up and down.
+        jitter: Pixels of paper that are added, a random share of them on the left, the rest on the right.
+        elastic: Pixels at the knots (16 pixels apart along the line) of a smooth displacement.
+        stroke: Probability of thicker, and of thinner strokes.
+        contrast: Ink is multiplied by 1 ± up to this much.
+        brightness: Paper is lightened by up to this much, of 1.
+        noise: Standard deviation of Gaussian noise, of 1, drawn up to this.
+        blur: Probability of a 3 x 3 blur.
+        masks: Spans that are erased, for every 1,000 pixels.
+        mask_width: Widest span, in pixels.
+    """
+
+    def __init__(
+        self,
+        shear: float = 0,
+        rotation: float = 0,
+        narrow: float = 1,
+        tall: float = 1,
+        shift: float = 0,
+        jitter: int = 0,
+        elastic: float = 0,
+        stroke: float = 0,
+        contrast: float = 0,
+        brightness: float = 0,
+        noise: float = 0,
+        blur: float = 0,
+        masks: float = 0,
+        mask_width: int = 24,
+    ) -> None:
+        super().__init__()
+        self.shear, self.rotation, self.narrow, self.tall = shear, rotation, narrow, tall
+        self.shift, self.jitter, self.elastic, self.stroke, self.contrast = shift, jitter, elastic, stroke, contrast
+        self.brightness, self.noise, self.blur = brightness, noise, blur
+        self.masks, self.mask_width = masks, mask_width
+        self.warps = any((shear, rotation, shift, jitter, elastic)) or narrow != 1 or tall != 1
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
+        """Changes float images (B, 1, H, W) in [0, 1], ink light on 0, of these widths (B,); gives both anew."""
+        images, widths = F.pad(images, (0, self.jitter)), widths + self.jitter
+        inside = torch.arange(images.shape[3], device=images.device) < widths[:, None]  # (B, W)
+        if self.warps:
+            images = self._warp(images, widths)
+        if self.stroke:
+            images = self._strokes(images)
+        if self.blur:
+            images = torch.where(
+                _chance(images, self.blur), F.avg_pool2d(images, 3, 1, 1, count_include_pad=True), images
+            )
+        if self.contrast or self.brightness:
+            factor = 1 + _spread(images, self.contrast)
+            images = images * factor + _spread(images, self.brightness).clamp_(min=0)
+        if self.noise:
+            sigma = images.new_empty(len(images), 1, 1, 1).uniform_(0, self.noise)
+            images = images + torch.randn_like(images) * sigma
+        if self.masks:
+            images = self._mask(images)
+        return images.clamp_(0, 1) * inside[:, None, None], widths
+
+    def _warp(self, images: Tensor, widths: Tensor) -> Tensor:
+        batch, _, height, width = images.shape
+        draw = images.new_empty
+        aspect = width / height
+        lean = (draw(batch).uniform_(-1, 1) * math.radians(self.shear)).tan() / aspect
+        turn = (draw(batch).uniform_(-1, 1) * math.radians(self.rotation)).tan() * aspect
+        across = 1 / draw(batch).uniform_(self.narrow, 1)
+        up = (draw(batch).uniform_(-1, 1) * math.log(self.tall)).exp()
+        middle = widths / width - 1  # the middle of each line in [-1, 1]
+        # the writing shrinks towards its left end, so that none of it leaves the image
+        theta = torch.zeros(batch, 2, 3, device=images.device)
+        theta[:, 0, 0], theta[:, 0, 1] = across, lean
+        left = draw(batch).uniform_(0, 1) * self.jitter
+        theta[:, 0, 2] = across * (1 - 2 * left / width) - 1
+        theta[:, 1, 0], theta[:, 1, 1] = turn, up
+        theta[:, 1, 2] = draw(batch).uniform_(-1, 1) * 2 * self.shift / height - turn * middle
+        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        if self.elastic:
+            knots = torch.randn(batch, 2, 4, max(4, width // 16), device=images.device)
+            field = F.interpolate(knots, (height, width), mode="bilinear", align_corners=True)
+            pixels = images.new_tensor([2 * self.elastic / width, 2 * self.elastic / height]).view(1, 2, 1, 1)
+            grid = grid + (field * pixels).permute(0, 2, 3, 1)
+        return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+    def _strokes(self, images: Tensor) -> Tensor:
+        draw = torch.rand(len(images), 1, 1, 1, device=images.device)
+        thick = F.max_pool2d(images, (2, 3), 1, (1, 1))[:, :, : images.shape[2]]
+        thin = -F.max_pool2d(-images, (2, 2), 1, (1, 1))[:, :, : images.shape[2], : images.shape[3]]
+        images = torch.where(draw < self.stroke, (thick + images) / 2, images)
+        return torch.where(draw > 1 - self.stroke, (thin + images) / 2, images)
+
+    def _mask(self, images: Tensor) -> Tensor:
+        batch, _, _, width = images.shape
+        count = max(1, round(self.masks * width / 1000))
+        centres = torch.rand(batch, count, 1, device=images.device) * width
+        halves = torch.rand(batch, count, 1, device=images.device) * self.mask_width / 2
+        hit = ((torch.arange(width, device=images.device) - centres).abs() < halves).any(1)  # (B, W)
+        return images.masked_fill(hit[:, None, None], 0)
+
+
+def _chance(images: Tensor, probability: float) -> Tensor:
+    return torch.rand(len(images), 1, 1, 1, device=images.device) < probability
+
+
+def _spread(images: Tensor, limit: float) -> Tensor:
+    return images.new_empty(len(images), 1, 1, 1).uniform_(-limit, limit)

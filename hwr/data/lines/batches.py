@@ -1,0 +1,170 @@
+"""Lines in memory or in a memory-mapped file, and batches of lines of similar width."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from hwr.data.lines.items import Rejected
+from hwr.text import Charset
+
+
+class LineBatch(NamedTuple):
+    """What a training step gets.
+
+    Attributes:
+        images: uint8 (B, H, W) as loaded, padded with 0 on the right; float (B, 1, H, W) once on the device.
+        widths: int64 (B,), without the padding.
+        targets: int64 (sum of lengths,), the labels of all lines in a row, from 1.
+        lengths: int64 (B,), labels of each line.
+        ids: int64 (B,), positions in the split.
+    """
+
+    images: Tensor
+    widths: Tensor
+    targets: Tensor
+    lengths: Tensor
+    ids: Tensor
+
+
+class LineSet(Dataset[LineBatch]):
+    """One split of a line data set; indexed by a list of positions, it gives a batch.
+
+    Args:
+        pixels: uint8 (P,), lines one after the other, each row by row, light ink on black.
+        height: Of all lines.
+        widths: int64 (N,).
+        texts: The transcripts, normalised.
+        names: Where each line comes from, for reports.
+        writers: Whose hand each is, where known.
+        lost: Lines of the split that cannot be read at all; an evaluation counts their texts as wrong.
+        starts: int64 (N,), where each line begins in ``pixels``; None means that they fill it in order.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        height: int,
+        widths: np.ndarray,
+        texts: Sequence[str],
+        names: Sequence[str],
+        writers: Sequence[str | None],
+        lost: Sequence[Rejected] = (),
+        starts: np.ndarray | None = None,
+    ) -> None:
+        self.pixels, self.height, self.widths = pixels, height, np.asarray(widths, np.int64)
+        self.texts, self.names, self.writers, self.lost = list(texts), list(names), list(writers), list(lost)
+        self.starts = (np.cumsum(self.widths) - self.widths) * height if starts is None else starts
+        self.labels: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.widths)
+
+    def encode(self, charset: Charset) -> None:
+        """Numbers the characters; those the charset lacks are left out (the text keeps them, so they count as errors)."""
+        self.labels = [np.array(charset.encode(text, skip_unknown=True), np.int64) for text in self.texts]
+
+    def image(self, position: int) -> np.ndarray:
+        """One line, uint8 (H, W)."""
+        start, width = self.starts[position], self.widths[position]
+        return self.pixels[start : start + self.height * width].reshape(self.height, width)
+
+    def subset(self, positions: np.ndarray, lost: Sequence[Rejected] = ()) -> LineSet:
+        """The lines at these positions (of the same pixels), with these as lost."""
+        columns = ([column[i] for i in positions] for column in (self.texts, self.names, self.writers))
+        part = LineSet(
+            self.pixels, self.height, self.widths[positions], *columns, lost=lost, starts=self.starts[positions]
+        )
+        part.labels = [self.labels[i] for i in positions] if self.labels else []
+        return part
+
+    def __getitem__(self, positions: Sequence[int]) -> LineBatch:
+        return collate([self.image(i) for i in positions], [self.labels[i] for i in positions], positions)
+
+
+def collate(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], ids: Sequence[int]) -> LineBatch:
+    """Pads images uint8 (H, W) of one height on the right and puts everything into tensors."""
+    widths = [image.shape[1] for image in images]
+    batch = np.zeros((len(images), images[0].shape[0], max(widths)), np.uint8)
+    for row, image in enumerate(images):
+        batch[row, :, : widths[row]] = image
+    return LineBatch(
+        torch.from_numpy(batch),
+        torch.tensor(widths),
+        torch.from_numpy(np.concatenate(labels)),
+        torch.tensor([len(label) for label in labels]),
+        torch.tensor(list(ids)),
+    )
+
+
+class WidthOrder(Sampler[Sequence[int]]):
+    """Lists the positions of batches of lines of similar width.
+
+    In training every line comes once in an epoch, batches are made up anew and come in random order, a function of seed
+    and epoch alone; each is shared between the processes. Otherwise the widest come first, and every line exactly once
+    over all processes.
+
+    Args:
+        widths: int (N,), in pixels.
+        columns: Most columns of pixels of a batch over all processes, padding included; a wider line comes alone.
+        shuffle: Whether this is training.
+        seed: Of the order.
+        rank: Of this process.
+        world: Number of processes.
+        endless: Positions go on with N in the second epoch instead of starting at 0, for lines that are made up.
+    """
+
+    SPREAD = 1.1  # how much narrower a line may be than one before it, in training
+
+    def __init__(
+        self,
+        widths: np.ndarray,
+        columns: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        endless: bool = False,
+    ) -> None:
+        self.widths, self.shuffle, self.seed, self.endless = np.asarray(widths), shuffle, seed, endless
+        self.rank, self.world, self.epoch = rank, world, 0
+        self.sizes = self._sizes(columns / self.SPREAD if shuffle else columns)
+
+    def _sizes(self, columns: float) -> list[int]:
+        """Lines of each batch, the widest first; with several processes each gets a line of every training batch."""
+        least = self.world if self.shuffle else 1
+        sizes: list[int] = []
+        left = np.sort(self.widths)[::-1].tolist()
+        while left:
+            size = min(len(left), max(least, int(columns // max(1, left[0]))))
+            sizes.append(size)
+            left = left[size:]
+        if len(sizes) > 1 and sizes[-1] < least:
+            sizes[-2] += sizes.pop()
+        return sizes
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sizes) if self.shuffle else len(self.sizes[self.rank :: self.world])
+
+    def __iter__(self) -> Iterator[Sequence[int]]:
+        keys = self.widths.astype(float)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.shuffle:  # a line is at most SPREAD times narrower than its place says, so no batch grows too large
+            keys = keys * rng.uniform(1, self.SPREAD, len(keys))
+        order = np.argsort(-keys, kind="stable")
+        batches = np.split(order, np.cumsum(self.sizes)[:-1])
+        if not self.shuffle:
+            yield from (batch.tolist() for batch in batches[self.rank :: self.world])
+            return
+        offset = self.epoch * len(order) if self.endless else 0
+        for i in rng.permutation(len(batches)):
+            yield (batches[i][self.rank :: self.world] + offset).tolist()
