@@ -1,7 +1,8 @@
 """A model as a directory: everything needed to use it somewhere else, and nothing that can run code.
 
 ``bundle.json`` holds the format version, whether the model reads characters or lines, the network's configuration
-entry, the classes or the charset, the preprocessing, figures and provenance; ``weights.safetensors`` the weights; ``README.md`` says the same to people.
+entry, the classes or the charset, the preprocessing, figures and provenance; ``weights.safetensors`` the weights;
+``README.md`` says the same to people.
 """
 
 from __future__ import annotations
@@ -76,6 +77,12 @@ class Bundle:
         if self.weights:
             load_weights(net, self.weights)
         return net
+
+    def example(self, n: int, width: int = 1000) -> tuple[Tensor, ...]:
+        """Random input of the network: images (n, 1, H, W), and their widths where they are lines."""
+        if isinstance(self.preprocess, LinePreprocess):
+            return torch.rand(n, 1, self.preprocess.height, width), torch.full((n,), width)
+        return (torch.rand(n, 1, self.preprocess.size, self.preprocess.size),)
 
     def save(self, path: Path, half: bool = False) -> None:
         """Writes the directory, whole or not at all.

@@ -119,8 +119,7 @@ class CharacterSystem(System):
 
     def timings(self) -> dict[str, float]:
         """Milliseconds an image."""
-        side = self.bundle.preprocess.size
-        return {f"ms_per_image_batch_{n}": milliseconds(self.network, torch.rand(n, 1, side, side)) for n in (1, 256)}
+        return {f"ms_per_image_batch_{n}": milliseconds(self.network, *self.bundle.example(n)) for n in (1, 256)}
 
     def _readings(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))

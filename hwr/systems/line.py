@@ -16,6 +16,7 @@ from hwr.decoding import GreedyDecoder, Hypothesis
 from hwr.networks.base import LineNetwork
 from hwr.reports import LineReading, error_rate, line_tables, milliseconds
 from hwr.systems.base import System
+from hwr.systems.losses import CTC
 from hwr.text import ErrorRate
 from hwr.text.errors import Metric
 
@@ -39,7 +40,7 @@ class LineSystem(System):
     network: LineNetwork
 
     def __init__(
-        self, network: LineNetwork, loss: torch.nn.Module, decoder: Decoder | None = None, **kwargs: Any
+        self, network: LineNetwork, loss: CTC, decoder: Decoder | None = None, **kwargs: Any
     ) -> None:
         super().__init__(network, **kwargs)
         self.loss = loss
@@ -94,7 +95,7 @@ class LineSystem(System):
         return error_rate(self.readings)
 
     def report(self) -> tuple[dict[str, float], dict[str, str]]:
-        """Error rates with their intervals (over writers, where known), and tables: lines, confusions, writers, lengths."""
+        """Error rates with intervals over writers, and tables of lines, confusions, writers and lengths."""
         rate = self.error_rate()
         figures = {"test/lines": float(rate.lines), "test/characters": float(rate.characters)}
         figures["test/lost"] = float(sum(line.id < 0 for line in self.readings))
@@ -106,9 +107,7 @@ class LineSystem(System):
 
     def timings(self) -> dict[str, float]:
         """Milliseconds a line of 1,000 pixels."""
-        height = self.bundle.preprocess.height
-        shapes = {n: (torch.rand(n, 1, height, 1000), torch.full((n,), 1000)) for n in (1, 16)}
-        return {f"ms_per_line_batch_{n}": milliseconds(self.network, *shape, runs=5) for n, shape in shapes.items()}
+        return {f"ms_per_line_batch_{n}": milliseconds(self.network, *self.bundle.example(n), runs=5) for n in (1, 16)}
 
     def _split(self, name: str) -> LineSet:
         part: LineSet = self.trainer.datamodule.sets[name]  # type: ignore[attr-defined]

@@ -146,7 +146,7 @@ class CTC(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, logits: Tensor, frames: Tensor, aside: Tensor | None, targets: Tensor, lengths: Tensor) -> Tensor:
-        """The loss of logits (B, T, C), frames (B,), perhaps second logits (B, T, C), labels (sum,) and lengths (B,)."""
+        """The loss of logits (B, T, C), frames (B,), second logits like the first, labels (sum,) and lengths (B,)."""
         with torch.autocast(logits.device.type, enabled=False):
             loss = self.ctc(logits.float().log_softmax(2), frames, targets, lengths)
             if aside is not None and self.shortcut:

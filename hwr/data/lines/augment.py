@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -62,12 +63,10 @@ class LineAugment(nn.Module):
         inside = torch.arange(images.shape[3], device=images.device) < widths[:, None]  # (B, W)
         if self.warps:
             images = self._warp(images, widths)
-        if self.stroke:
-            images = self._strokes(images)
-        if self.blur:
-            images = torch.where(
-                _chance(images, self.blur), F.avg_pool2d(images, 3, 1, 1, count_include_pad=True), images
-            )
+        draw = torch.rand(len(images), device=images.device)
+        for chosen, change in ((draw < self.stroke, _thicker), (draw > 1 - self.stroke, _thinner)):
+            images = _some(images, chosen, change)
+        images = _some(images, torch.rand_like(draw) < self.blur, _blurred)
         if self.contrast or self.brightness:
             factor = 1 + _spread(images, self.contrast)
             images = images * factor + _spread(images, self.brightness).clamp_(min=0)
@@ -102,13 +101,6 @@ class LineAugment(nn.Module):
             grid = grid + (field * pixels).permute(0, 2, 3, 1)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
-    def _strokes(self, images: Tensor) -> Tensor:
-        draw = torch.rand(len(images), 1, 1, 1, device=images.device)
-        thick = F.max_pool2d(images, (2, 3), 1, (1, 1))[:, :, : images.shape[2]]
-        thin = -F.max_pool2d(-images, (2, 2), 1, (1, 1))[:, :, : images.shape[2], : images.shape[3]]
-        images = torch.where(draw < self.stroke, (thick + images) / 2, images)
-        return torch.where(draw > 1 - self.stroke, (thin + images) / 2, images)
-
     def _mask(self, images: Tensor) -> Tensor:
         batch, _, _, width = images.shape
         count = max(1, round(self.masks * width / 1000))
@@ -118,8 +110,22 @@ class LineAugment(nn.Module):
         return images.masked_fill(hit[:, None, None], 0)
 
 
-def _chance(images: Tensor, probability: float) -> Tensor:
-    return torch.rand(len(images), 1, 1, 1, device=images.device) < probability
+def _some(images: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Changes the chosen (B,) lines; the others cost nothing."""
+    rows = chosen.nonzero()[:, 0]
+    return images.index_copy(0, rows, change(images[rows])) if len(rows) else images
+
+
+def _thicker(images: Tensor) -> Tensor:
+    return (F.max_pool2d(images, 3, 1, 1) + images) / 2
+
+
+def _thinner(images: Tensor) -> Tensor:
+    return (images - F.max_pool2d(-images, 3, 1, 1)) / 2
+
+
+def _blurred(images: Tensor) -> Tensor:
+    return F.avg_pool2d(images, 3, 1, 1)
 
 
 def _spread(images: Tensor, limit: float) -> Tensor:

@@ -106,7 +106,7 @@ class LineDataModule(LightningDataModule):
         return tuple(self.charset.characters) if self.charset else ()
 
     def as_classes(self, classes: Sequence[str]) -> None:
-        """Numbers the characters like this charset; says which of validation and test it lacks (they count as errors)."""
+        """Numbers characters like this charset; says which of validation and test it lacks: they count as errors."""
         self.charset = Charset("".join(classes))
         for name, part in self.sets.items():
             part.encode(self.charset)

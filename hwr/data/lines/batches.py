@@ -66,7 +66,7 @@ class LineSet(Dataset[LineBatch]):
         return len(self.widths)
 
     def encode(self, charset: Charset) -> None:
-        """Numbers the characters; those the charset lacks are left out (the text keeps them, so they count as errors)."""
+        """Numbers the characters. Those the charset lacks are left out here; the text keeps them, as errors."""
         self.labels = [np.array(charset.encode(text, skip_unknown=True), np.int64) for text in self.texts]
 
     def image(self, position: int) -> np.ndarray:
@@ -76,10 +76,9 @@ class LineSet(Dataset[LineBatch]):
 
     def subset(self, positions: np.ndarray, lost: Sequence[Rejected] = ()) -> LineSet:
         """The lines at these positions (of the same pixels), with these as lost."""
-        columns = ([column[i] for i in positions] for column in (self.texts, self.names, self.writers))
-        part = LineSet(
-            self.pixels, self.height, self.widths[positions], *columns, lost=lost, starts=self.starts[positions]
-        )
+        texts, names, writers = ([c[i] for i in positions] for c in (self.texts, self.names, self.writers))
+        starts = self.starts[positions]
+        part = LineSet(self.pixels, self.height, self.widths[positions], texts, names, writers, lost, starts)
         part.labels = [self.labels[i] for i in positions] if self.labels else []
         return part
 

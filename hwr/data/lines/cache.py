@@ -58,8 +58,8 @@ def _line_set(pixels: np.ndarray, widths: np.ndarray, problems: dict[str, str], 
     good = [item for i, item in enumerate(lines.items) if str(i) not in problems]
     bad = [(item, problems[str(i)]) for i, item in enumerate(lines.items) if str(i) in problems]
     lost = [*lines.rejected, *(Rejected(item.name, reason, item.text, item.writer) for item, reason in bad)]
-    columns = ([getattr(item, key) for item in good] for key in ("text", "name", "writer"))
-    return LineSet(pixels, height, widths, *columns, lost)
+    texts, names, writers = [i.text for i in good], [i.name for i in good], [i.writer for i in good]
+    return LineSet(pixels, height, widths, texts, names, writers, lost)
 
 
 def _read(
