@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import write_idx
+from line_fixtures import write_table
 from PIL import Image
 
 from hwr.config import CONF_DIR, compose
@@ -21,10 +22,11 @@ TINY = [
     "+trainer.limit_train_batches=2",
     "+trainer.limit_val_batches=1",
     "+trainer.limit_test_batches=1",
-    "data.batch_size=8",
-    "data.eval_batch_size=16",
     "callbacks.gallery=null",
 ]
+TINY_CHARACTERS = [*TINY, "data.batch_size=8", "data.eval_batch_size=16"]
+TINY_LINES = [*TINY, "data.columns=500", "data.eval_columns=500"]
+LINES = re.compile("crnn|transformer|ctc|lines")  # options that go with lines
 GROUPS = ("network", "loss", "optimizer", "scheduler", "augment", "debug")
 
 
@@ -49,7 +51,10 @@ def sources(tmp_path: Path, mnist_root: Path, digits: tuple[np.ndarray, np.ndarr
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(255 - images[i]).save(path)
     root = [f"data.root={mnist_root}", "data.download=false", "data.split.size=40"]
+    words = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix"]
+    write_table(tmp_path / "lines" / "train.tsv", [(f"{i}.png", word) for i, word in enumerate(words)])
     return {
+        "TSV": [f"data.path={tmp_path / 'lines'}", "data.cache=null"],
         "Digits": [],
         "MNIST": root,
         "EMNIST": root,
@@ -64,16 +69,19 @@ def test_experiment(name: str, sources: dict[str, list[str]], tmp_path: Path) ->
     cfg = compose("train", [f"experiment={name}"])
     assert cfg.name == name
     source = sources[cfg.data._target_.rpartition(".")[2]]
-    result = run(tmp_path, f"experiment={name}", *TINY, *source)
+    tiny = TINY_LINES if LINES.search(name) else TINY_CHARACTERS
+    result = run(tmp_path, f"experiment={name}", *tiny, *source)
     assert result.trainer.global_step == 2
-    assert 0 <= result.metrics["test/accuracy"] <= 1
+    assert 0 <= result.metrics["test/cer" if LINES.search(name) else "test/accuracy"]
     assert (result.run_dir / "bundle" / "weights.safetensors").is_file()
 
 
 @pytest.mark.parametrize(("group", "name"), [(group, name) for group in GROUPS[:-1] for name in names(group)])
-def test_option(group: str, name: str, mnist_root: Path, tmp_path: Path) -> None:
-    data = ["data=mnist", f"data.root={mnist_root}", "data.split.size=40", "network=tiny"]
-    result = run(tmp_path, *data, f"{group}={name}", *TINY, "test=false")
+def test_option(group: str, name: str, sources: dict[str, list[str]], tmp_path: Path) -> None:
+    data = ["data=mnist", *sources["MNIST"], "network=tiny", *TINY_CHARACTERS]
+    if LINES.match(name):
+        data = ["experiment=tsv_crnn", *sources["TSV"], *TINY_LINES]
+    result = run(tmp_path, *data, f"{group}={name}", "test=false")
     assert result.trainer.global_step == 2
     assert 0 < float(result.trainer.callback_metrics["train/loss"]) < 1e4
 
@@ -100,7 +108,7 @@ def test_experiment_with_averaging_has_it() -> None:
 def test_no_code_switches_on_the_name_of_an_option() -> None:
     """A new network, loss or schedule is a new file in conf/, never a branch in the code."""
     groups = [path for path in CONF_DIR.iterdir() if path.is_dir() and path.name not in ("hydra", "paths")]
-    known = {option.stem for group in groups for option in group.glob("*.yaml")} - {"default", "none"}
+    known = {option.stem for group in groups for option in group.glob("*.yaml")} - {"default", "none", "auto"}
     branch = re.compile(r"""(?:==|!=|\bin\b|\bcase\b)\s*[(\[{]?\s*["'](\w+)["']""")
     for path in (CONF_DIR.parent / "hwr").rglob("*.py"):
         for number, line in enumerate(path.read_text().splitlines(), start=1):

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from hwr.networks.bilstm import BiLSTM
 from hwr.networks.base import LineNetwork, init_linear
 
 
@@ -116,8 +116,7 @@ class CRNN(LineNetwork):
         features = width or features
         self.guard = -(-reach // self.stride) * self.stride
         self.dropout = nn.Dropout(dropout)
-        between = dropout if layers > 1 else 0.0
-        self.rnn = nn.LSTM(features, hidden, layers, batch_first=True, bidirectional=True, dropout=between)
+        self.rnn = BiLSTM(features, hidden, layers, dropout)
         self.head = nn.Linear(2 * hidden, num_classes)
         self.shortcut = nn.Conv1d(features, num_classes, 3, padding=1) if shortcut else None
         for module in self.backbone.modules():
@@ -130,9 +129,7 @@ class CRNN(LineNetwork):
         lengths = self.output_lengths(widths)
         frames = int(lengths.max())
         columns = self.columns(images)[:, :frames]
-        packed = pack_padded_sequence(self.dropout(columns), lengths.cpu(), batch_first=True, enforce_sorted=False)
-        context, _ = pad_packed_sequence(self.rnn(packed)[0], batch_first=True, total_length=frames)
-        logits: Tensor = self.head(self.dropout(context))
+        logits: Tensor = self.head(self.dropout(self.rnn(self.dropout(columns), lengths)))
         aside = None
         if self.shortcut is not None and self.training:
             aside = self.shortcut(columns.transpose(1, 2)).transpose(1, 2)
