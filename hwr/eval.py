@@ -13,20 +13,30 @@ def run(cfg: DictConfig) -> None:
     from rich.table import Table
 
     from hwr.experiment import evaluate
+    from hwr.train import PROFILE, line_rows
 
     result = evaluate(cfg)
-    m = result.metrics
+    m, lines = result.metrics, "test/cer" in result.metrics
     table = Table(show_header=False)
+    if lines:
+        for row in line_rows(result):
+            table.add_row(*row)
+    else:
+        for name, value in m.items():
+            if name.startswith("test/") and name != "test/samples":
+                table.add_row(name.removeprefix("test/").replace("_", " "), f"{value:.4f}")
+        table.add_row("images", f"{m['test/samples']:,.0f}")
     for name, value in m.items():
-        if name.startswith("test/") and name != "test/samples":
-            table.add_row(name.removeprefix("test/").replace("_", " "), f"{value:.4f}")
-    table.add_row("images", f"{m['test/samples']:,.0f}")
-    for size in (1, 256):
-        table.add_row(f"ms per image, batch {size}", f"{m[f'ms_per_image_batch_{size}']:.3f}")
+        if name.startswith("ms_per_"):
+            what, _, size = name.removeprefix("ms_per_").partition("_batch_")
+            table.add_row(f"ms per {what}, batch {size}", f"{value:.3f}")
     console = Console()
     console.print(f"{cfg.run} on {cfg.split}", soft_wrap=True, highlight=False, markup=False)
     console.print(table)
-    console.print(f"metrics.json, per_class.csv and figures: {result.run_dir}", soft_wrap=True, highlight=False)
+    if lines:
+        console.print(PROFILE, soft_wrap=True, highlight=False)
+    tables = "lines.csv, confusions.csv" if lines else "per_class.csv"
+    console.print(f"metrics.json, {tables} and figures: {result.run_dir}", soft_wrap=True, highlight=False)
 
 
 main = command("eval", run)

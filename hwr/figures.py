@@ -54,7 +54,7 @@ def worst_errors(images: Images, truth: Sequence[str], predicted: Sequence[str],
     """Draw the errors among images (N, H, W), the most confident first, at most 40; confidence is (N,)."""
     errors = np.array([i for i, (a, b) in enumerate(zip(truth, predicted, strict=True)) if a != b], dtype=int)
     if not len(errors):
-        return _page(f"No errors to show: all {len(truth):,} images are read correctly", HEADER)[0]
+        return new_page(f"No errors to show: all {len(truth):,} images are read correctly", HEADER)[0]
     worst = errors[np.argsort(-confidence[errors], kind="stable")][:40]  # NaN goes last
     figure = predictions(images[worst], [truth[i] for i in worst], [predicted[i] for i in worst], confidence[worst])
     figure.texts[0].set_text(f"{len(worst)} of {len(errors):,} errors, the most confident first")
@@ -67,7 +67,7 @@ def confused_pairs(
     """Draw the most frequent confusions of images (N, H, W), a row each; the indices (N,) point into classes."""
     wrong = np.flatnonzero(truth_index != predicted_index)
     if not len(wrong):
-        return _page(f"No errors to show: all {len(truth_index):,} images are read correctly", HEADER)[0]
+        return new_page(f"No errors to show: all {len(truth_index):,} images are read correctly", HEADER)[0]
     pairs = Counter(zip(truth_index[wrong].tolist(), predicted_index[wrong].tolist(), strict=True)).most_common(top)
     names = [f"{_shown(classes[a])} → {_shown(classes[b])}" for (a, b), _ in pairs]
     scale = max(1, round(85 / max(images.shape[1:])))
@@ -75,7 +75,7 @@ def confused_pairs(
     left, row = MARGIN + max(_extent(name, 13) for name in names) + 86, height + 20
     room = max(1, min(8, int((WIDTH - MARGIN - left + 8) // (width + 8))))
     title = f"The most frequent confusions (true → predicted): {sum(n for _, n in pairs):,} of {len(wrong):,} errors"
-    figure, page = _page(title, HEADER + len(pairs) * row)
+    figure, page = new_page(title, HEADER + len(pairs) * row)
     for y, name, ((a, b), count) in zip(range(HEADER, HEADER + len(pairs) * row, row), names, pairs, strict=True):
         number = f"{count:,}\N{MULTIPLICATION SIGN}"
         page.text(MARGIN, y + height / 2, name, color=INK, size=13, va="center", parse_math=False)
@@ -103,7 +103,7 @@ def confusion(matrix: Integers, classes: Sequence[str]) -> Figure:
     upright = longest > 700 * step / count
     left, side = MARGIN + 34 + longest, 826 - MARGIN - longest
     title = f"{np.trace(matrix) / total:.2%} of {matrix.sum():,} images read correctly; colour shows the errors"
-    figure, _ = _page(title, HEADER + side + (longest if upright else 14) + 50)
+    figure, _ = new_page(title, HEADER + side + (longest if upright else 14) + 50)
     axes = _axes(figure, left, HEADER, side, side)
     colours, scale = ERRORS.with_extremes(bad="white", under=LINE), PowerNorm(0.5, vmin=0, vmax=worst)
     heat = axes.imshow(share, cmap=colours, norm=scale, interpolation="nearest")
@@ -128,30 +128,35 @@ def confusion(matrix: Integers, classes: Sequence[str]) -> Figure:
 
 
 def curves(history: Sequence[Mapping[str, float]], kept: float | None = None) -> Figure:
-    """Draw loss, error and learning rate by epoch from rows of logged values; what was not logged is left out.
+    """Draw loss, errors and learning rate by epoch from rows of logged values; what was not logged is left out.
 
-    The epoch whose weights were kept is marked; where that is not given, the one of least validation error.
+    The epoch whose weights were kept is marked; where that is not given, the one of least validation error (of lines,
+    least character error rate).
     """
     lines: dict[str, dict[float, float]] = {}  # name -> epoch -> value
     for number, row in enumerate(history):
         for name, value in row.items():
             if name.endswith("/accuracy"):  # to an error in %, where the rounding of float32 does not count
                 name, value = name.replace("accuracy", "error"), abs(round(100 - 100 * value, 4))
+            elif name in ("val/cer", "val/wer"):
+                value = round(100 * value, 4)
             if isfinite(value):
                 lines.setdefault(name, {})[row.get("epoch", number)] = value
     rates = [name for name in lines if name == "lr" or name.startswith("lr-")]
-    panels = {"Loss": ["train/loss", "val/loss"], "Error, %": ["train/error", "val/error"], "Learning rate": rates}
+    errors = ["train/error", "val/error", "val/cer", "val/wer"]
+    panels = {"Loss": ["train/loss", "val/loss"], "Error, %": errors, "Learning rate": rates}
     shown = [(title, found) for title, names in panels.items() if (found := [name for name in names if name in lines])]
     if not shown:
-        return _page("No learning curves yet: nothing has been logged", HEADER)[0]
+        return new_page("No learning curves yet: nothing has been logged", HEADER)[0]
     epochs = [epoch for _, names in shown for name in names for epoch in lines[name]]
-    judge = "error" if "val/error" in lines else "loss"
-    judged = lines.get(f"val/{judge}", {})
+    judge = next((name for name in ("val/cer", "val/error") if name in lines), "val/loss")
+    judged = lines.get(judge, {})
     best = kept if kept in judged else min(judged, key=judged.__getitem__, default=None)
     title = "Learning curves, without validation"
     if best is not None:
-        title = f"Best at epoch {best:g}: validation {judge} {judged[best]:.4g}" + "%" * (judge == "error")
-    figure, _ = _page(title, HEADER + 300 * len(shown) + 30 - 100 * bool(rates))
+        name = judge.removeprefix("val/").replace("cer", "CER")
+        title = f"Best at epoch {best:g}: validation {name} {judged[best]:.4g}" + "%" * (judge != "val/loss")
+    figure, _ = new_page(title, HEADER + 300 * len(shown) + 30 - 100 * bool(rates))
     for place, (title, names) in enumerate(shown):
         axes = _axes(figure, 84, HEADER + 24 + 300 * place, WIDTH - 84 - MARGIN, 140 if names == rates else 240, title)
         values = [value for name in names for value in lines[name].values()]
@@ -160,7 +165,7 @@ def curves(history: Sequence[Mapping[str, float]], kept: float | None = None) ->
         if best is not None:
             axes.axvline(best, linestyle="--", color=GREY, linewidth=1, label="best epoch")
         for name in names:
-            colour = {"t": ORANGE, "v": BLUE}.get(name[0], INK)
+            colour = GREEN if name == "val/wer" else {"t": ORANGE, "v": BLUE}.get(name[0], INK)
             marker, heights = "o-" if len(lines[name]) <= 40 else "-", [max(y, zero) for y in lines[name].values()]
             axes.plot(list(lines[name]), heights, marker, color=colour, linewidth=1.6, markersize=3, label=name)
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
@@ -176,13 +181,13 @@ def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 15) 
     known = np.isfinite(confidence)
     sure, right = np.clip(confidence[known].astype(np.float64), 0, 1), correct[known].astype(np.float64)
     if not len(sure):
-        return _page("No predictions to judge the confidence of", HEADER)[0]
+        return new_page("No predictions to judge the confidence of", HEADER)[0]
     which = np.minimum((sure * bins).astype(int), bins - 1)
     used, place, counts = np.unique(which, return_inverse=True, return_counts=True)
     claimed, found = (100 * np.bincount(place, values) / counts for values in (sure, right))
     error = np.abs(claimed - found) @ counts / len(sure)
     title = f"Expected calibration error {error:.1f}%: on average {sure.mean():.1%} sure, {right.mean():.1%} right"
-    figure, _ = _page(title, 600)
+    figure, _ = new_page(title, 600)
     axes = _axes(figure, 84, HEADER + 24, WIDTH - 84 - MARGIN, 440, "Images read correctly, %")
     axes.bar((used + 0.5) * 100 / bins, found, 90 / bins, color=BLUE, label="read correctly")
     axes.vlines(claimed, np.minimum(claimed, found), np.maximum(claimed, found), color=ORANGE, linewidth=2)
@@ -203,7 +208,7 @@ def save(figure: Figure, path: Path) -> None:
     write_bytes(path, content.getvalue())
 
 
-def _page(title: str, height: float) -> tuple[Figure, Axes]:
+def new_page(title: str, height: float) -> tuple[Figure, Axes]:
     """Return a figure with a title and the axes that cover it, in pixels from the top left corner."""
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, facecolor="white")
     page = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
@@ -244,7 +249,7 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> float:
 def _grid(title: str, images: Images, captions: Sequence[str], colours: Sequence[str]) -> Figure:
     """Draw images (N, H, W) in rows with a caption and its colour each; captions too wide are broken in two."""
     if not len(images):
-        return _page("No images to show", HEADER)[0]
+        return new_page("No images to show", HEADER)[0]
     scale = max(1, round(100 / max(images.shape[1:])))
     height, width = scale * images.shape[1], scale * images.shape[2]
     captions = [text if _extent(text, 8) <= width else text.replace(" (true", "\n(true") for text in captions]
@@ -252,7 +257,7 @@ def _grid(title: str, images: Images, captions: Sequence[str], colours: Sequence
     columns = max(1, int((WIDTH - 2 * MARGIN + 12) // cell))
     cell = (WIDTH - 2 * MARGIN + 12) / columns
     row = height + 36 + 18 * any("\n" in caption for caption in captions)
-    figure, page = _page(title, HEADER + ceil(len(images) / columns) * row)
+    figure, page = new_page(title, HEADER + ceil(len(images) / columns) * row)
     for i, (image, caption, colour) in enumerate(zip(images, captions, colours, strict=True)):
         x, y = round(MARGIN + i % columns * cell + (cell - 12 - width) / 2), HEADER + i // columns * row
         _draw(page, image, x, y, scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -10,6 +11,11 @@ from hwr.config import command
 
 if TYPE_CHECKING:
     from hwr.experiment import Result
+
+PROFILE = (
+    "CER and WER: NFC, white space collapsed; case and punctuation count; words split at white space; "
+    "intervals over writers where known"
+)
 
 
 def run(cfg: DictConfig) -> None:
@@ -28,17 +34,20 @@ def report(result: Result) -> None:
 
     m = result.metrics
     table = Table(show_header=False)
+    kept = f"epoch {m['best_epoch']:.0f} of {m['epochs']:.0f}" if "best_epoch" in m else ""
     if "val/accuracy" in m:
-        table.add_row(
-            "validation accuracy",
-            f"{m['val/accuracy']:.2%}",
-            f"epoch {m['best_epoch']:.0f} of {m['epochs']:.0f}" if "best_epoch" in m else "",
-        )
+        table.add_row("validation accuracy", f"{m['val/accuracy']:.2%}", kept)
+    if "val/cer" in m:
+        table.add_row("validation CER", f"{m['val/cer']:.2%}", kept)
+        table.add_row("validation WER", f"{m['val/wer']:.2%}", "")
     if "test/accuracy" in m:
         interval = f"95 % interval {m['test/accuracy_low']:.2%} to {m['test/accuracy_high']:.2%}"
         table.add_row("test accuracy", f"{m['test/accuracy']:.2%}", interval)
         table.add_row("test macro F1", f"{m['test/f1_macro']:.4f}", f"{m['test/samples']:,.0f} images")
         table.add_row("calibration error", f"{m['test/calibration_error']:.4f}", "expected, 15 bins")
+    if "test/cer" in m:
+        for row in line_rows(result):
+            table.add_row(*row)
     table.add_row(
         "training", f"{m['train_seconds']:.1f} s", f"{m['parameters']:,.0f} parameters, {result.trainer.precision}"
     )
@@ -46,13 +55,34 @@ def report(result: Result) -> None:
     console = Console()
     console.print(f"{result.run_dir}", soft_wrap=True, highlight=False, markup=False)
     console.print(table)
+    lines = "val/cer" in m or "test/cer" in m
+    if lines:
+        console.print(PROFILE, soft_wrap=True, highlight=False)
     console.print("Next:", style="bold")
     for text in (
         f"tensorboard --logdir {result.run_dir}",
         f"python -m hwr.eval run={result.run_dir}",
-        f"python -m hwr.predict model={result.run_dir} images=YOUR_IMAGE.png",
+        f"python -m hwr.predict model={result.run_dir} images=YOUR_{'LINE' if lines else 'IMAGE'}.png",
     ):
         console.print(f"  {text}", soft_wrap=True, highlight=False)
+
+
+def line_rows(result: Result) -> list[tuple[str, str, str]]:
+    """What a test of lines found, as rows of name, figure and note; the run must have been tested."""
+    from hwr.systems import LineSystem
+
+    assert isinstance(result.system, LineSystem)
+    m, writers = result.metrics, len(result.system.error_rate().groups)
+    rows = []
+    for name in ("cer", "wer"):
+        low, high = m[f"test/{name}_low"], m[f"test/{name}_high"]
+        note = f"95 % interval {low:.2%} to {high:.2%}" if math.isfinite(low) else "no interval from one writer"
+        rows.append((f"test {name.upper()}", f"{m[f'test/{name}']:.2%}", note))
+    facts = f"{m['test/characters']:,.0f} characters" + (f", {writers:,} writers" if writers else "")
+    rows.append(("lines", f"{m['test/lines']:,.0f}", facts))
+    if m["test/lost"]:
+        rows.append(("not readable", f"{m['test/lost']:,.0f}", "of these lines, counted as wrong"))
+    return rows
 
 
 main = command("train", run)

@@ -15,14 +15,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from hwr.files import write_text
+from hwr.systems import LineSystem
 
-LAYOUT = {
-    "learning": {
-        "loss": ["Multiline", ["train/loss", "val/loss"]],
-        "accuracy": ["Multiline", ["train/accuracy", "val/accuracy"]],
+LEARNING = {
+    "characters": {"accuracy": ["train/accuracy", "val/accuracy"]},
+    "lines": {
+        "character and word error rate": ["val/cer", "val/wer"],
+        "blank fraction": ["val/blank_fraction"],  # near 1 for long: the network has not begun to read
+        "mean length": ["val/mean_length"],
     },
-    "machine": {"speed": ["Multiline", ["system/samples_per_s"]], "memory": ["Multiline", ["system/memory_gb"]]},
 }
+MACHINE = {"speed": ["system/samples_per_s"], "memory": ["system/memory_gb"]}
+UNPRINTED = ("val/blank_fraction", "val/mean_length")
 
 
 class History(Callback):
@@ -43,7 +47,10 @@ class History(Callback):
         if trainer.current_epoch and self.path.is_file():
             self.rows = [row for row in read(self.path) if row["epoch"] <= trainer.current_epoch]
         if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
-            trainer.logger.experiment.add_custom_scalars(LAYOUT)
+            kind = "lines" if isinstance(pl_module, LineSystem) else "characters"
+            charts = {"learning": {"loss": ["train/loss", "val/loss"], **LEARNING[kind]}, "machine": MACHINE}
+            layout = {page: {name: ["Multiline", tags] for name, tags in of.items()} for page, of in charts.items()}
+            trainer.logger.experiment.add_custom_scalars(layout)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row of this epoch (validation has run by then)."""
@@ -55,7 +62,8 @@ class History(Callback):
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **values})
         write_text(self.path, _csv(self.rows))
         if not sys.stdout.isatty():
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if k.startswith(("train/", "val/")))
+            names = [name for name in values if name.startswith(("train/", "val/")) and name not in UNPRINTED]
+            shown = "  ".join(f"{name} {values[name]:.4g}" for name in names)
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
 
 

@@ -1,10 +1,29 @@
-"""Pictures of a training of lines: in TensorBoard, and as PNG in the run directory."""
+"""Pictures of a training of lines: in TensorBoard, in the terminal, and as PNG in the run directory."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from lightning import Callback
+import numpy as np
+import rich
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.text import Text
+
+from hwr.callbacks import history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from hwr.data.lines.base import LineDataModule
+    from hwr.data.lines.batches import LineBatch
+    from hwr.reports import LineReading
+    from hwr.systems import LineSystem
+
+STYLES = {"equal": "", "substitute": "bold red", "insert": "bold yellow", "delete": "bold cyan"}
 
 
 class LineGallery(Callback):
@@ -12,8 +31,111 @@ class LineGallery(Callback):
 
     Args:
         dirpath: Pictures go to ``figures/`` in it.
-        every_n_epochs: How often some validation lines are shown; 0 for never.
+        every_n_epochs: How often some validation lines, always the same, are drawn into TensorBoard (eight) and printed
+            (three); 0 for never.
     """
 
     def __init__(self, dirpath: str, every_n_epochs: int = 1) -> None:
         self.folder, self.every_n_epochs = Path(dirpath) / "figures", every_n_epochs
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: LineBatch, batch_idx: int
+    ) -> None:
+        """Draws the first batch as it enters the network."""
+        if trainer.global_step or batch_idx or trainer.current_epoch or not trainer.is_global_zero:
+            return
+        from hwr import line_figures
+
+        charset = _data(trainer).charset
+        assert charset is not None  # training has begun
+        seen = (batch.images[:16, 0].float().clamp(0, 1) * 255).byte().cpu().numpy()
+        images = [image[:, : max(1, width)] for image, width in zip(seen, batch.widths.tolist(), strict=False)]
+        labels = np.split(batch.targets.cpu().numpy(), np.cumsum(batch.lengths.cpu().numpy())[:-1])[:16]
+        texts = [charset.decode(label.tolist()) for label in labels]
+        self._keep(trainer, "samples", line_figures.samples(images, texts))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Shows some lines of validation."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.every_n_epochs:
+            return
+        if (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        some = _some(cast("LineSystem", pl_module).readings, 8)
+        _print(some[:3])
+        if isinstance(trainer.logger, TensorBoardLogger):
+            from hwr import line_figures
+
+            figure = line_figures.predictions(_images(trainer, "val", some), some)
+            trainer.logger.experiment.add_figure("val/predictions", figure, trainer.global_step)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws what was read in the test, over all processes."""
+        if not trainer.is_global_zero:
+            return
+        from hwr import line_figures
+
+        readings = cast("LineSystem", pl_module).readings
+        split = _data(trainer).test_split
+        worst, some = line_figures.worst(readings), _some(readings, 16)
+        figures = {
+            "worst_lines": line_figures.worst_lines(_images(trainer, split, worst), worst),
+            "predictions": line_figures.predictions(_images(trainer, split, some), some),
+            "confusions": line_figures.confusions(readings),
+            "cer_by_length": line_figures.cer_by_length(readings),
+        }
+        if any(line.writer is not None for line in readings):
+            figures["cer_by_writer"] = line_figures.cer_by_writer(readings)
+        for name, figure in figures.items():
+            self._keep(trainer, f"test/{name}", figure)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the learning curves."""
+        path = self.folder.parent / "history.csv"
+        if trainer.is_global_zero and path.is_file():
+            from hwr import figures
+
+            best = history.best_checkpoint(trainer)
+            self._keep(trainer, "curves", figures.curves(history.read(path), best and best[1]))
+
+    def _keep(self, trainer: Trainer, tag: str, figure: Figure) -> None:
+        """Writes a PNG, named as the tag without the split, and adds the figure to TensorBoard."""
+        from hwr import figures
+
+        figures.save(figure, self.folder / f"{tag.rpartition('/')[2]}.png")
+        if isinstance(trainer.logger, TensorBoardLogger):
+            trainer.logger.experiment.add_figure(tag, figure, trainer.global_step)
+
+
+def _data(trainer: Trainer) -> LineDataModule:
+    return cast("LineDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+
+
+def _images(trainer: Trainer, split: str, readings: Sequence[LineReading]) -> list[np.ndarray | None]:
+    part = _data(trainer).sets[split]
+    return [part.image(line.id) if line.id >= 0 else None for line in readings]
+
+
+def _some(readings: Sequence[LineReading], most: int) -> list[LineReading]:
+    """Lines that have an image, drawn at random but always the same, in the order of the split."""
+    known = sorted((line for line in readings if line.id >= 0), key=lambda line: line.id)
+    return [known[i] for i in sorted(np.random.default_rng(0).permutation(len(known))[:most].tolist())]
+
+
+def coloured(line: LineReading, columns: float) -> list[Text]:
+    """A transcript and below it what was read, differences coloured, in pairs of rows of so many characters."""
+    from hwr.line_figures import differences, printable
+
+    return [
+        Text.assemble(f"  {name}: ", *((str(run[side]), STYLES[run.kind]) for run in runs))
+        for runs in differences(line.reference, line.hypothesis, columns, printable)
+        for name, side in (("true", 1), ("read", 2))
+    ]
+
+
+def _print(readings: Sequence[LineReading]) -> None:
+    """Prints readings, in colour where the terminal has colours."""
+    console = rich.get_console()  # the one of the progress bar, which moves out of the way
+    columns = max(20, console.width - 8) if console.is_terminal else math.inf
+    for line in readings:
+        for row in coloured(line, columns):
+            console.print(row, soft_wrap=True)

@@ -12,12 +12,24 @@ from hwr.errors import HwrError
 from hwr.networks.base import CharacterNetwork, LineNetwork
 from hwr.networks.cnn import CNN
 from hwr.networks.crnn import CRNN
+from hwr.networks.crnn_mobilenet import MobileNetCRNN
 from hwr.networks.torchvision_nets import MobileNetV3, ResNet18
+from hwr.networks.transformer import LineTransformer
 
-__all__ = ["CNN", "CRNN", "CharacterNetwork", "LineNetwork", "MobileNetV3", "ResNet18", "build"]
+__all__ = [
+    "CNN",
+    "CRNN",
+    "CharacterNetwork",
+    "LineNetwork",
+    "LineTransformer",
+    "MobileNetCRNN",
+    "MobileNetV3",
+    "ResNet18",
+    "build",
+]
 
 _CHARACTERS = {f"hwr.networks.{net.__name__}": net for net in (CNN, ResNet18, MobileNetV3)}
-_LINES = {f"hwr.networks.{net.__name__}": net for net in (CRNN,)}
+_LINES = {f"hwr.networks.{net.__name__}": net for net in (CRNN, MobileNetCRNN, LineTransformer)}
 
 
 def build(config: Mapping[str, Any], **kwargs: Any) -> CharacterNetwork | LineNetwork:

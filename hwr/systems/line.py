@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -95,14 +94,14 @@ class LineSystem(System):
         return error_rate(self.readings)
 
     def report(self) -> tuple[dict[str, float], dict[str, str]]:
-        """Error rates with intervals over writers, and tables of lines, confusions, writers and lengths."""
+        """Error rates, with intervals where there are writers to draw from, and tables."""
         rate = self.error_rate()
         figures = {"test/lines": float(rate.lines), "test/characters": float(rate.characters)}
         figures["test/lost"] = float(sum(line.id < 0 for line in self.readings))
         metrics: tuple[Metric, ...] = ("cer", "wer")
         for metric in metrics:
-            low, high = rate.interval(metric) or (math.nan, math.nan)
-            figures |= {f"test/{metric}_low": low, f"test/{metric}_high": high}
+            if interval := rate.interval(metric):
+                figures |= {f"test/{metric}_low": interval[0], f"test/{metric}_high": interval[1]}
         return figures, line_tables(self.readings)
 
     def timings(self) -> dict[str, float]:
