@@ -2,7 +2,8 @@
 
 ``bundle.json`` holds the format version, whether the model reads characters or lines, the network's configuration
 entry, the classes or the charset, the preprocessing, figures and provenance; ``weights.safetensors`` the weights;
-``README.md`` says the same to people.
+``README.md`` says the same to people. A model of lines may have ``ngram.npz`` and ``ngram.json`` beside them: a
+language model and its weight, for beam search.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Bundle:
         weights: The network's state dict (empty: not trained yet).
         metrics: Figures, such as ``test/accuracy``.
         about: Provenance: data, licence, command, versions.
+        ngram: Where the language model of its texts lies, if there is one: ``ngram.npz``, with its ``ngram.json``.
     """
 
     network: Mapping[str, Any]
@@ -46,6 +48,7 @@ class Bundle:
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     about: Mapping[str, Any] = field(default_factory=dict)
+    ngram: Path | None = None
 
     def describe(self) -> dict[str, Any]:
         """What the weights mean, as plain containers."""
@@ -99,6 +102,8 @@ class Bundle:
             about = {"metrics": dict(self.metrics), "about": dict(self.about)}
             write_json(folder / "bundle.json", {**self.describe(), **about})
             write_text(folder / "README.md", self._card())
+            for file in (self.ngram, self.ngram.with_suffix(".json")) if self.ngram else ():
+                write_bytes(folder / file.name, file.read_bytes())
 
     def _card(self) -> str:
         parameters = sum(v.numel() for v in self.weights.values())
@@ -176,7 +181,9 @@ def _from_directory(folder: Path) -> Bundle:
     except Exception as error:
         raise HwrError(f"{folder}: a damaged bundle ({_first_line(error)}); export or copy it again") from None
     bundle = _from_description(description, folder)
-    return replace(bundle, weights=weights, metrics=description.get("metrics", {}), about=description.get("about", {}))
+    ngram = folder / "ngram.npz" if (folder / "ngram.json").is_file() else None
+    figures = {"metrics": description.get("metrics", {}), "about": description.get("about", {})}
+    return replace(bundle, weights=weights, ngram=ngram, **figures)
 
 
 def _from_description(description: Mapping[str, Any], where: Path) -> Bundle:

@@ -33,14 +33,22 @@ PATH_KEYS = {
     "run",
     "model",
     "images",
+    "pages",
+    "text",
+    "decoder.lexicon",
+    "decoder.lm",
     "output",
     "save_seen",
     "ckpt_path",
     "init_from",
+    "charset.file",
+    "data.fonts",
     "data.path",
     "data.root",
+    "data.text",
     "hydra.run.dir",
 }
+TEXT_KEYS = {"decoder.regex", "decoder.separators"}  # whatever characters they are made of
 
 
 def slug(overrides: str | None) -> str:
@@ -82,15 +90,19 @@ def compose(config_name: str = "train", overrides: Sequence[str] = (), run_dir: 
     Raises:
         HwrError: If a key, an experiment or a value is unknown.
     """
-    GlobalHydra.instance().clear()
     more = [] if run_dir is None else [f"run_dir='{run_dir}'"]
     try:
-        with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-            cfg = hydra.compose(config_name, [*overrides, *more])
+        cfg = _composed(config_name, [*overrides, *more])
     except (HydraException, OmegaConfBaseException) as error:
         raise HwrError(explain(error, config_name, overrides)) from error
     check_types(cfg, config_name, overrides)
     return cfg
+
+
+def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return hydra.compose(config_name, list(overrides))
 
 
 def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
@@ -99,7 +111,7 @@ def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> 
         key, _, word = override.partition("=")
         value = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
         if isinstance(value, str) and value != "auto":
-            default = OmegaConf.select(compose(config_name, [o for o in overrides if o != override]), key)
+            default = OmegaConf.select(_composed(config_name, [o for o in overrides if o != override]), key)
             if isinstance(default, int | float):
                 raise HwrError(f"{key}={word}: a number is needed, such as {default}")
 
@@ -131,6 +143,8 @@ def quote_paths(arguments: Sequence[str]) -> list[str]:
 
     def quoted(argument: str) -> str:
         key, _, value = argument.partition("=")
+        if key in TEXT_KEYS:
+            return argument if value[:1] in ("'", '"') else f"{key}='" + value.replace("'", "\\'") + "'"
         plain = re.fullmatch(r"[\w./~*?%@-]*", value, re.ASCII) or value[0] in "'\"[" or "${" in value
         return argument if key not in PATH_KEYS or plain else f"{key}='" + value.replace("'", "\\'") + "'"
 

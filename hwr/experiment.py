@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -30,6 +30,7 @@ from hwr.callbacks import AtomicCheckpointIO, Gallery, LineGallery, history
 from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
+from hwr.decoders import Decoder
 from hwr.errors import HwrError
 from hwr.files import write_json, write_text
 from hwr.systems import CharacterSystem, LineSystem, System
@@ -124,14 +125,17 @@ def evaluate(cfg: DictConfig) -> Result:
         if cfg.data is None and not config.is_file():
             raise HwrError(f"{cfg.run} has no config.yaml that says on which data to judge it; add data=NAME")
         data_cfg = cfg.data if cfg.data is not None else OmegaConf.load(config).data
-        data: DataModule = _make(data_cfg, preprocess=model.preprocess)
+        data: DataModule = _make(data_cfg)
+        if isinstance(data, LineDataModule) != (model.kind == "line"):
+            raise HwrError(f"{cfg.run} reads {model.kind}s, and this data is not of {model.kind}s; choose other data=")
+        data.preprocess = model.preprocess
         data.setup()
         data.as_classes(model.classes)
         if cfg.split not in data.sets:
             raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
         data.test_split = cfg.split
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
-        system = _judge(model, data)
+        system = _judge(model, data, _make(cfg.decoder, _partial_=True))
         trainer = Trainer(
             accelerator=cfg.accelerator,
             devices=1,
@@ -174,13 +178,13 @@ def _system(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
     return system.to(memory_format=torch.channels_last)
 
 
-def _judge(model: Bundle, data: DataModule) -> System:
+def _judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder]) -> System:
     """A system that only evaluates."""
     network: Any = model.build()
     parts: dict[str, Any] = {"bundle": model, "optimizer": _no_optimizer, "scheduler": _no_optimizer}
     if isinstance(data, LineDataModule):
         data.check_feasible(network)
-        return LineSystem(network, CTC(), **parts)
+        return LineSystem(network, CTC(), decoder(model), **parts)
     return CharacterSystem(network, torch.nn.Identity(), **parts)
 
 

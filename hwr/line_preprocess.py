@@ -26,6 +26,7 @@ class LinePreprocess:
         contrast: Whether the paper (also where it is uneven) is set to 0 and the darkest ink to 255.
         median: Kernel of a median filter against specks, odd; 0 for none.
         max_width: Wider lines (after scaling) are refused, in pixels.
+        deslant: Whether slanted writing is sheared upright, which makes the line a little wider.
     """
 
     height: int = 64
@@ -33,6 +34,7 @@ class LinePreprocess:
     contrast: bool = True
     median: int = 0
     max_width: int = 8000
+    deslant: bool = False
 
     def __post_init__(self) -> None:
         """Checks the settings."""
@@ -40,8 +42,10 @@ class LinePreprocess:
             raise HwrError(f"preprocess.height must be a whole number from 8 to 512, not {self.height!r}")
         if self.polarity not in POLARITIES:
             raise HwrError(f"preprocess.polarity must be one of {', '.join(POLARITIES)}, not {self.polarity!r}")
-        if self.median and (self.median < 0 or self.median % 2 == 0):
-            raise HwrError(f"preprocess.median must be 0 (off) or odd, not {self.median!r}")
+        if not isinstance(self.median, int) or (self.median and not (0 < self.median < 256 and self.median % 2)):
+            raise HwrError(f"preprocess.median must be 0 (off) or odd and at most 255, not {self.median!r}")
+        if not isinstance(self.max_width, int) or self.max_width < 1:
+            raise HwrError(f"preprocess.max_width must be a whole number above 0, not {self.max_width!r}")
 
     def __call__(self, image: Grey) -> Grey:
         """Prepares one line.
@@ -50,14 +54,20 @@ class LinePreprocess:
             image: uint8 (H, W), of any size.
 
         Returns:
-            uint8 (height, W'), W' at least 1.
+            uint8 (height, W'), W' at least 1; all 0 where there is no ink.
 
         Raises:
-            HwrError: If the line would be wider than ``max_width``.
+            HwrError: If the image has no pixels, or the line would be wider than ``max_width``.
         """
+        if image.size == 0:
+            raise HwrError("the image has no pixels")
         width = max(1, round(image.shape[1] * self.height / image.shape[0]))
         if width > self.max_width:
-            raise HwrError(f"{width} pixels wide at height {self.height}, more than {self.max_width}; is it one line?")
+            raise HwrError(
+                f"{image.shape[1]} x {image.shape[0]} pixels: at height {self.height} {width} pixels wide, more than "
+                f"preprocess.max_width={self.max_width}; is it one whole line?"
+            )
+        image = _without_surroundings(image)
         if self.median:
             image = np.asarray(cv2.medianBlur(image, self.median), np.uint8)
         shrinks = image.shape[0] > self.height
@@ -65,9 +75,13 @@ class LinePreprocess:
         if image.shape != (self.height, width):
             image = np.asarray(cv2.resize(image, (width, self.height), interpolation=interpolation), np.uint8)
         paper = np.float32(np.median(image))
-        sign = ink_sign(np.asarray(reduced(image, 256) - paper, np.float32), self.polarity)
-        light = image if sign > 0 else 255 - image
-        return _stretched(light) if self.contrast else light
+        contrast = np.asarray(reduced(image, 256) - paper, np.float32)
+        if not contrast.any():  # blank: then light paper is likelier than dark
+            contrast += 1 if paper < 128 else -1
+        light = image if ink_sign(contrast, self.polarity) > 0 else 255 - image
+        if self.contrast:
+            light = _stretched(light)
+        return _upright(light) if self.deslant else light
 
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (B, H, W) -> float32 (B, 1, H, W), paper 0 and full ink 1."""
@@ -98,9 +112,80 @@ def _stretched(light: Grey) -> Grey:
     reach = (2 * height) | 1
     ground = cv2.blur(level, (reach, 1), borderType=cv2.BORDER_REPLICATE)
     ink: Plane = np.asarray(light - ground, np.float32)
-    noise = 1.4826 * float(np.median(np.abs(ink)))
+    noise = _spread(ink)
     full = float(np.quantile(ink, 0.995))
-    if full < 12:
-        return np.zeros((height, width), np.uint8)
+    if full < max(12.0, 4 * noise):
+        full = _peak(ink, full)
+        if not full:
+            return np.zeros((height, width), np.uint8)
     floor = min(2 * noise, 0.3 * full)
-    return np.clip((ink - floor) * (255 / (full - floor)), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip((ink - floor) * (255 / (full - floor)), 0, 255), np.uint8)
+
+
+def _peak(ink: Plane, full: float) -> float:
+    """Contrast of full ink where little stands out: faint or noisy writing, or a few characters in a long line.
+
+    Args:
+        ink: Contrast to the paper, shape (H, W).
+        full: What the quantile says.
+
+    Returns:
+        0 for a blank line.
+    """
+    flat = ink - np.median(ink, axis=1)[:, None]  # what is alike all along the line is a shadow
+    smooth = cv2.blur(flat, (3, 3))  # strokes stand out where noise averages out
+    grain = 1.5 * _spread(flat - smooth)
+    if np.quantile(flat, 0.995) >= max(12.0, 4 * grain):
+        return full
+    peak = float(smooth.max())
+    return 0.0 if peak < max(6.0, 8 * min(grain, _spread(smooth))) else max(full, peak)
+
+
+def _spread(values: np.ndarray) -> float:
+    """Standard deviation of most values, from the median of their sizes, whatever the others are."""
+    return 1.4826 * float(np.median(np.abs(values)))
+
+
+def _without_surroundings(image: Grey) -> Grey:
+    """Paints black or white around a line that was cut out along its outline with the grey of its paper.
+
+    Such surroundings are of one colour, reach the rim, and leave one solid piece that is most of the image and has
+    another grey. What is not so is left alone, clean scans on white above all.
+    """
+    for around in (image <= 8, image >= 250):
+        if not 0.02 < around.mean() < 0.5:
+            continue
+        framed = np.pad(around.astype(np.uint8), 1, constant_values=1)
+        outside = (cv2.connectedComponents(framed, connectivity=4)[1] == 1)[1:-1, 1:-1]  # joined to the frame
+        pieces = cv2.connectedComponentsWithStats((~outside).astype(np.uint8), connectivity=4)[2][1:, cv2.CC_STAT_AREA]
+        if not len(pieces) or outside.mean() < 0.02 or pieces.max() < 0.98 * pieces.sum():
+            continue
+        inside = image[~outside]
+        paper = np.uint8(np.median(inside))
+        levels = np.abs(inside.astype(np.int16) - paper)
+        solid = np.mean(around[~outside]) < 0.02 and np.mean(levels < 40) > 0.5
+        if solid and abs(float(paper) - float(np.median(image[outside]))) > 12:
+            fringe = cv2.dilate(outside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # where both colours mix
+            painted: Grey = np.where(fringe, paper, image)
+            return painted
+    return image
+
+
+def _upright(light: Grey) -> Grey:
+    """Shears a line so that the sums of ink over its columns vary most, as they do where strokes are upright.
+
+    Of the shears up to 45 degrees either way, a step of about 1.4 degrees apart (after Vinciarelli and Luettin 2001).
+    """
+    height, width = light.shape
+    paper = int(np.median(light))
+    ink = np.clip(light.astype(np.float32) - paper, 0, None)
+
+    def sheared(plane: Plane | Grey, shear: float, how: int, fill: int) -> np.ndarray:
+        room = int(np.ceil(abs(shear) * (height - 1)))
+        matrix = np.array([[1, shear, (room - shear * (height - 1)) / 2], [0, 1, 0]])
+        return np.asarray(cv2.warpAffine(plane, matrix, (width + room, height), flags=how, borderValue=fill))
+
+    shears = sorted(np.linspace(-1, 1, 81).tolist(), key=abs)
+    scores = [float(np.square(sheared(ink, s, cv2.INTER_NEAREST, 0).sum(0)).sum()) for s in shears]
+    best = shears[int(np.argmax(scores))]
+    return np.asarray(sheared(light, best, cv2.INTER_LINEAR, paper), np.uint8) if best else light

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,10 @@ from hwr import bundle
 from hwr.bundle import Bundle
 from hwr.errors import HwrError
 from hwr.images import read_grey, read_many
+
+if TYPE_CHECKING:
+    from hwr.decoders import Decoder
+    from hwr.line_recognizer import LineRecognizer
 
 
 @dataclass(frozen=True)
@@ -37,11 +41,14 @@ class Reading:
 
 
 class Recognizer:
-    """A trained model, ready to read images of single characters.
+    """A trained model, ready to read images; ``Recognizer.load(...)`` makes the kind that the model is.
 
     Args:
         model: A bundle (see :func:`hwr.bundle.load` for what can be loaded).
         device: Where to compute.
+
+    Raises:
+        HwrError: If there is no such device, or the weights are of another network.
     """
 
     def __init__(self, model: Bundle, device: str = "cpu") -> None:
@@ -52,10 +59,25 @@ class Recognizer:
         except (AssertionError, RuntimeError) as error:  # torch's words for a device that is not there
             raise HwrError(f"device={device}: {str(error).splitlines()[0]}; use device=cpu") from None
 
-    @classmethod
-    def load(cls, model: str | Path = "mnist", device: str = "cpu") -> Recognizer:
-        """Loads a run, a bundle, a checkpoint, or a shipped model by name."""
-        return cls(bundle.load(model), device)
+    @staticmethod
+    def load(
+        model: str | Path = "mnist", device: str = "cpu", decoder: Callable[[Bundle], Decoder] | None = None
+    ) -> CharacterRecognizer | LineRecognizer:
+        """Loads a run, a bundle, a checkpoint, or a shipped model by name.
+
+        Args:
+            model: Of characters or of lines.
+            device: Where to compute.
+            decoder: For a model of lines: makes its decoder, such as :func:`hwr.decoders.beam`; None is greedy.
+        """
+        from hwr.line_recognizer import LineRecognizer
+
+        loaded = bundle.load(model)
+        return LineRecognizer(loaded, device, decoder) if loaded.kind == "line" else CharacterRecognizer(loaded, device)
+
+
+class CharacterRecognizer(Recognizer):
+    """Reads images of single characters; see :class:`Recognizer`."""
 
     @torch.inference_mode()
     def probabilities(self, seen: np.ndarray) -> np.ndarray:

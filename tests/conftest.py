@@ -98,3 +98,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cfg.run_dir = str(folder)
     fit(cfg)
     return folder
+
+
+@pytest.fixture(scope="session")
+def line_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a short run that reads the lines of :mod:`line_model` (do not write into it)."""
+    from line_model import train_lines
+
+    return train_lines(tmp_path_factory.mktemp("lines"))

@@ -38,9 +38,7 @@ class LineSystem(System):
 
     network: LineNetwork
 
-    def __init__(
-        self, network: LineNetwork, loss: CTC, decoder: Decoder | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, network: LineNetwork, loss: CTC, decoder: Decoder | None = None, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.loss = loss
         self.decoder: Decoder = decoder or GreedyDecoder(self.bundle.charset)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hwr.errors import HwrError
+
 
 class LineAugment(nn.Module):
     """Random changes, drawn anew for every line of a batch; all geometric ones are a single warp.
@@ -30,6 +32,9 @@ class LineAugment(nn.Module):
         blur: Probability of a 3 x 3 blur.
         masks: Spans that are erased, for every 1,000 pixels.
         mask_width: Widest span, in pixels.
+
+    Raises:
+        HwrError: If a value makes no sense.
     """
 
     def __init__(
@@ -50,6 +55,12 @@ class LineAugment(nn.Module):
         mask_width: int = 24,
     ) -> None:
         super().__init__()
+        if not 0 < narrow <= 1:
+            raise HwrError(f"augment.narrow must be above 0 and at most 1, not {narrow!r}")
+        if tall < 1:
+            raise HwrError(f"augment.tall must be at least 1, not {tall!r}")
+        if not isinstance(jitter, int) or jitter < 0:
+            raise HwrError(f"augment.jitter must be a whole number of pixels, not {jitter!r}")
         self.shear, self.rotation, self.narrow, self.tall = shear, rotation, narrow, tall
         self.shift, self.jitter, self.elastic, self.stroke, self.contrast = shift, jitter, elastic, stroke, contrast
         self.brightness, self.noise, self.blur = brightness, noise, blur

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,9 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
+from hwr.data.lines.batches import FixedBatches, LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
-from hwr.data.lines.items import LineItem, Lines, Rejected
+from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
@@ -32,7 +32,10 @@ class LineDataModule(LightningDataModule):
     """Splits, charset, cache, batching and augmentation of images of text lines.
 
     A data set implements :meth:`read`. Where it brings no validation or test split, one is set apart from the training
-    lines: by writer where writers are known, else by text, else by line.
+    lines: by writer where writers are known, else by text, else by line; never is one image on both sides.
+
+    No line gets lost in silence: what cannot be used is left out of training, and counts as wrong from end to end in
+    the other splits; the log says how many, ``splits.json`` which and why.
 
     Args:
         preprocess: How an image becomes what the network sees; travels with the weights.
@@ -69,7 +72,6 @@ class LineDataModule(LightningDataModule):
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
-        self.rejected: list[Rejected] = []
         self.charset: Charset | None = None
         self.test_split = "test"
         self.endless = False
@@ -83,7 +85,7 @@ class LineDataModule(LightningDataModule):
         splits = self.read()
         for name in ("test", "val"):
             if name not in splits:
-                splits["train"], splits[name] = self._set_apart(splits["train"])
+                splits["train"], splits[name] = self._set_apart(name, splits["train"])
         return {name: prepare(lines, self.preprocess, self.cache, name) for name, lines in splits.items()}
 
     def setup(self, stage: str | None = None) -> None:
@@ -91,13 +93,19 @@ class LineDataModule(LightningDataModule):
         if self.sets:
             return
         self.sets = self.load()
+        for name, part in self.sets.items():
+            _tell(name, part.lost)
         train = self.sets["train"]
-        self.rejected, train.lost = list(train.lost), []
         if not len(train):
-            first = f"; the first: {self.rejected[0]}" if self.rejected else ""
-            raise HwrError(f"none of {len(self.rejected)} training lines can be used{first}")
+            first = f"; the first: {train.lost[0]}" if train.lost else ""
+            raise HwrError(f"none of {len(train.lost)} training lines can be used{first}")
+        if leftwards := sum(map(right_to_left, train.texts)):
+            log.warning(
+                "%d training lines are written from right to left; frames go from left to right, so mirror the images",
+                leftwards,
+            )
         self.charset = self._make_charset(train.texts)
-        self._reject(self._outside(self.charset))
+        self._lose("train", self._outside(self.charset))
         self.as_classes(self.classes)
 
     @property
@@ -120,28 +128,21 @@ class LineDataModule(LightningDataModule):
         CTC needs a frame for each character and one between equal neighbours (Graves et al. 2006). In the other splits
         such a line counts as wrong from end to end.
         """
-        for name, part in self.sets.items():
+        for name, part in list(self.sets.items()):
             frames = network.output_lengths(torch.from_numpy(part.widths)).tolist()
             short = {
-                i: f"{part.widths[i]} px wide: {frames[i]} frames, but {needed} are needed for its {len(label)} characters"
+                i: f"{part.widths[i]} px wide: {frames[i]} frames, but its {len(label)} characters need {needed}"
                 for i, label in enumerate(part.labels)
                 if frames[i] < (needed := frames_needed(label))
             }
-            if name == "train":
-                self._reject(short)
-            elif short:
-                log.warning("%s: %d lines are too narrow for their text and count as wrong", name, len(short))
-                kept = np.array([i for i in range(len(part)) if i not in short], np.int64)
-                lost = [Rejected(part.names[i], why, part.texts[i], part.writers[i]) for i, why in short.items()]
-                self.sets[name] = part.subset(kept, [*part.lost, *lost])
+            self._lose(name, short)
 
     def record(self, path: Path) -> None:
-        """Writes which lines are in validation and test, how many train, and what was rejected and why, as JSON."""
+        """Writes which lines are in validation and test, how many train, and what is lost of each and why, as JSON."""
         held_out = {name: part.names for name, part in self.sets.items() if name != "train"}
         sizes = {name: len(part) for name, part in self.sets.items()}
-        lost = {name: [str(line) for line in part.lost] for name, part in self.sets.items() if part.lost}
-        rejected = [str(line) for line in self.rejected]
-        write_json(path, {"sizes": sizes, "rejected": rejected, "unreadable": lost, **held_out})
+        rejected = {name: [str(line) for line in part.lost] for name, part in self.sets.items() if part.lost}
+        write_json(path, {"sizes": sizes, "rejected": rejected, **held_out})
 
     def example(self) -> tuple[Tensor, ...]:
         """Random input of the shape of a typical training batch, for timing: images and widths."""
@@ -159,11 +160,14 @@ class LineDataModule(LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         train = name == "train"
         if not len(part):
-            raise HwrError(f"{name}: none of {len(part.lost)} lines can be read; the first: {part.lost[0]}")
+            first = f"; the first: {part.lost[0]}" if part.lost else ""
+            raise HwrError(f"{name}: none of {len(part.lost)} lines can be used{first}")
+        if len(part) < world:
+            raise HwrError(f"{world} devices cannot share {len(part)} lines ({name}); use fewer devices")
         columns = self.columns if train else self.eval_columns
         order = WidthOrder(part.widths, columns, train, self.seed, rank, world, train and self.endless)
         if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single lines in place of our batches
-            return DataLoader([part[positions] for positions in order], batch_size=None)  # type: ignore[arg-type]
+            return DataLoader(FixedBatches(part, list(order)), batch_size=None)
         return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator())
 
     def train_dataloader(self) -> DataLoader[LineBatch]:
@@ -185,10 +189,15 @@ class LineDataModule(LightningDataModule):
             images, widths = self.augment(images, widths)
         return batch._replace(images=images, widths=widths)
 
-    def _set_apart(self, lines: Lines) -> tuple[Lines, Lines]:
-        groups = [_group(item) for item in lines.items]
-        known = len(set(groups)) > 1 and None not in groups
-        chosen = set(self.split(np.zeros(len(groups), int), np.array(groups) if known else None).tolist())
+    def _set_apart(self, name: str, lines: Lines) -> tuple[Lines, Lines]:
+        """The lines that stay, and those of a new split."""
+        groups = _groups(lines.items, name)
+        try:
+            chosen = set(self.split(np.zeros(len(lines), int), groups).tolist())
+        except HwrError as error:
+            raise HwrError(
+                f"{name} cannot be set apart from {len(lines)} lines: {error}; or bring a {name} split of its own"
+            ) from None
         parts = ([item for i, item in enumerate(lines.items) if (i in chosen) == out] for out in (False, True))
         rest, out = (Lines(part) for part in parts)
         rest.rejected = lines.rejected
@@ -201,20 +210,22 @@ class LineDataModule(LightningDataModule):
             lacking = charset.missing(train.texts)
             raise HwrError(
                 f"the charset lacks {code_points(dict(lacking))} of the training transcripts (first: "
-                f"{train.names[next(iter(bad))]}); add to the charset, or leave such lines out with charset.unknown=skip"
+                f"{train.names[next(iter(bad))]}); add to the charset, or leave such lines out with "
+                "charset.unknown=skip"
             )
         return {i: f"the charset lacks {code_points(lacking)}" for i, lacking in bad.items()}
 
-    def _reject(self, reasons: Mapping[int, str]) -> None:
-        """Takes lines out of training."""
+    def _lose(self, name: str, reasons: Mapping[int, str]) -> None:
+        """Moves lines of a split to its lost ones."""
         if not reasons:
             return
-        train = self.sets["train"]
-        for i, reason in reasons.items():
-            self.rejected.append(Rejected(train.names[i], reason, train.texts[i], train.writers[i]))
-        if len(reasons) == len(train):
-            raise HwrError(f"none of {len(train)} training lines can be used; the first: {self.rejected[-1]}")
-        self.sets["train"] = train.subset(np.array([i for i in range(len(train)) if i not in reasons]))
+        part = self.sets[name]
+        lost = [Rejected(part.names[i], why, part.texts[i], part.writers[i]) for i, why in reasons.items()]
+        if name == "train" and len(lost) == len(part):
+            raise HwrError(f"none of {len(part)} training lines can be used; the first: {lost[0]}")
+        kept = np.array([i for i in range(len(part)) if i not in reasons], np.int64)
+        self.sets[name] = part.subset(kept, [*part.lost, *lost])
+        _tell(name, lost)
 
 
 def frames_needed(labels: Sequence[int] | np.ndarray) -> int:
@@ -223,5 +234,48 @@ def frames_needed(labels: Sequence[int] | np.ndarray) -> int:
     return int(len(labels) + (labels[1:] == labels[:-1]).sum())
 
 
-def _group(item: LineItem) -> str | None:
-    return item.writer if item.writer is not None else item.text_id
+def _tell(name: str, lost: Sequence[Rejected]) -> None:
+    if lost:
+        fate = "left out of training" if name == "train" else "count as wrong from end to end"
+        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
+        log.warning("%s: lines %s: %d: %s%s", name, fate, len(lost), "; ".join(map(str, lost[:3])), more)
+
+
+def _groups(items: Sequence[LineItem], name: str) -> np.ndarray | None:
+    """For each line the number of its group, whose lines stay together; None if every line stands alone.
+
+    Lines belong together that share an image or a writer; where some writers are not known, also those of one text.
+    """
+    writers = {item.writer for item in items}
+    kinds = [("writer", "text") if None in writers else ("writer",), ("text",), ()]
+    for kind in kinds if writers != {None} else kinds[1:]:
+        groups = _joined(
+            [
+                [("image", item.image)]
+                + [("writer", item.writer)] * ("writer" in kind and item.writer is not None)
+                + [("text", item.text_id)] * ("text" in kind and item.text_id is not None)
+                for item in items
+            ]
+        )
+        if len(set(groups)) > 1:
+            break
+    if writers != {None} and "writer" not in kind:
+        log.warning("%s: too few writers to set some apart, so it shares writers with training", name)
+    return np.array(groups) if len(set(groups)) < len(items) else None
+
+
+def _joined(keys: Sequence[Sequence[Hashable]]) -> list[int]:
+    """Numbers of the connected groups of lines, where lines with a key in common are connected (union-find)."""
+    parent: dict[Hashable, Hashable] = {}
+
+    def root(key: Hashable) -> Hashable:
+        while parent.setdefault(key, key) != key:
+            parent[key] = parent[parent[key]]
+            key = parent[key]
+        return key
+
+    for first, *others in keys:
+        for other in others:
+            parent[root(first)] = root(other)
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(root(line[0]), len(numbers)) for line in keys]

@@ -101,16 +101,35 @@ def collate(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], ids: Seq
     )
 
 
+class FixedBatches(Dataset[LineBatch]):
+    """The same batches in every epoch; indexed by the number of the batch.
+
+    Args:
+        lines: Where they come from.
+        positions: Of the lines of each batch.
+    """
+
+    def __init__(self, lines: LineSet, positions: Sequence[Sequence[int]]) -> None:
+        self.lines, self.positions = lines, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, number: int) -> LineBatch:
+        return self.lines[self.positions[number]]
+
+
 class WidthOrder(Sampler[Sequence[int]]):
     """Lists the positions of batches of lines of similar width.
 
-    In training every line comes once in an epoch, batches are made up anew and come in random order, a function of seed
-    and epoch alone; each is shared between the processes. Otherwise the widest come first, and every line exactly once
-    over all processes.
+    Every line comes exactly once in an epoch over all processes. Each batch is shared between the processes, so that
+    all have equally many batches and none an empty one. In training batches are made up anew and come in random order,
+    a function of seed and epoch alone; otherwise the widest come first.
 
     Args:
         widths: int (N,), in pixels.
-        columns: Most columns of pixels of a batch over all processes, padding included; a wider line comes alone.
+        columns: Most columns of pixels of a batch over all processes, padding included. A wider line comes alone; with
+            several processes a batch has a line for each all the same.
         shuffle: Whether this is training.
         seed: Of the order.
         rank: Of this process.
@@ -135,16 +154,18 @@ class WidthOrder(Sampler[Sequence[int]]):
         self.sizes = self._sizes(columns / self.SPREAD if shuffle else columns)
 
     def _sizes(self, columns: float) -> list[int]:
-        """Lines of each batch, the widest first; with several processes each gets a line of every training batch."""
-        least = self.world if self.shuffle else 1
+        """Lines of each batch, the widest first."""
         sizes: list[int] = []
         left = np.sort(self.widths)[::-1].tolist()
         while left:
-            size = min(len(left), max(least, int(columns // max(1, left[0]))))
+            size = min(len(left), max(self.world, int(columns // max(1, left[0]))))
             sizes.append(size)
             left = left[size:]
-        if len(sizes) > 1 and sizes[-1] < least:
-            sizes[-2] += sizes.pop()
+        if len(sizes) > 1 and (lacking := self.world - sizes[-1]) > 0:
+            if sizes[-2] - lacking >= self.world:
+                sizes[-2:] = [sizes[-2] - lacking, self.world]
+            else:
+                sizes[-2:] = [sizes[-2] + sizes[-1]]
         return sizes
 
     def set_epoch(self, epoch: int) -> None:
@@ -152,7 +173,7 @@ class WidthOrder(Sampler[Sequence[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.sizes) if self.shuffle else len(self.sizes[self.rank :: self.world])
+        return len(self.sizes)
 
     def __iter__(self) -> Iterator[Sequence[int]]:
         keys = self.widths.astype(float)
@@ -161,9 +182,6 @@ class WidthOrder(Sampler[Sequence[int]]):
             keys = keys * rng.uniform(1, self.SPREAD, len(keys))
         order = np.argsort(-keys, kind="stable")
         batches = np.split(order, np.cumsum(self.sizes)[:-1])
-        if not self.shuffle:
-            yield from (batch.tolist() for batch in batches[self.rank :: self.world])
-            return
         offset = self.epoch * len(order) if self.endless else 0
-        for i in rng.permutation(len(batches)):
+        for i in rng.permutation(len(batches)) if self.shuffle else range(len(batches)):
             yield (batches[i][self.rank :: self.world] + offset).tolist()

@@ -6,24 +6,43 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 
 from hwr.data.lines.batches import LineSet
-from hwr.data.lines.items import LineItem, Lines, Rejected, fingerprint
+from hwr.data.lines.items import Grey, LineItem, Lines, Rejected, fingerprint
 from hwr.errors import HwrError
-from hwr.files import new_directory, write_json
+from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
 
-VERSION = 1  # of the preparation: a change of what LinePreprocess computes needs a new one
+VERSION = 2  # of the preparation: a change of what LinePreprocess computes needs a new one
 log = logging.getLogger(__name__)
+
+
+class Prepared(NamedTuple):
+    """Prepared lines.
+
+    Attributes:
+        pixels: uint8 (P,), lines one after the other.
+        widths: int64 (N,), of the lines that could be read.
+        problems: What is wrong with the others, by their position among the items (in decimal, as in JSON).
+    """
+
+    pixels: np.ndarray
+    widths: np.ndarray
+    problems: dict[str, str]
 
 
 def prepare(lines: Lines, preprocess: LinePreprocess, cache: Path | None, name: str) -> LineSet:
     """Reads and prepares the lines of one split, or maps what an earlier run prepared.
+
+    A cache that is damaged is made again; where none can be written, the lines are kept in memory. Processes that
+    prepare the same lines at once do so twice, and the first to finish is the one whose files stay.
 
     Args:
         lines: What a reader found.
@@ -34,27 +53,69 @@ def prepare(lines: Lines, preprocess: LinePreprocess, cache: Path | None, name: 
     Returns:
         The lines; those that were rejected before or cannot be read now are in ``lost``.
     """
-    if cache is None:
-        pixels, widths, problems = _read(lines.items, preprocess, name)
-        return _line_set(pixels, widths, problems, lines, preprocess.height)
-    folder = cache / fingerprint(lines.items, VERSION, preprocess)
-    if not (folder / "index.json").is_file():
-        pixels, widths, problems = _read(lines.items, preprocess, name)
-        with new_directory(folder) as part:
-            np.save(part / "pixels.npy", pixels)
-            write_json(part / "index.json", {"widths": widths.tolist(), "problems": problems})
+    found: Prepared | None = None
+    if cache is not None:
+        try:
+            found = _cached(lines.items, preprocess, cache, name)
+        except OSError as error:
+            reason = error.strerror or error
+            log.warning("%s: %s; prepared lines are kept in memory instead (data.cache=FOLDER)", cache, reason)
+    if found is None:
+        memory = bytearray()
+        widths, problems = _read(lines.items, preprocess, name, memory.extend)
+        found = Prepared(np.frombuffer(memory, np.uint8), widths, problems)
+    return _line_set(found, lines, preprocess.height)
+
+
+def _cached(items: Sequence[LineItem], preprocess: LinePreprocess, cache: Path, name: str) -> Prepared:
+    """Maps the lines' folder, which is made if need be.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder = cache / fingerprint(items, VERSION, preprocess)
+    if found := _mapped(folder, len(items), preprocess.height):
+        return found
+    if folder.exists():
+        log.warning("%s: damaged prepared lines; preparing them again", folder)
+    cache.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=cache, prefix=".new-", ignore_cleanup_errors=True) as temporary:
+        part = Path(temporary) / "part"
+        part.mkdir()
+        with (part / "pixels.bin").open("wb") as file:
+            widths, problems = _read(items, preprocess, name, file.write)
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(part / "index.json", {"widths": widths.tolist(), "problems": problems})
+        if found := _mapped(folder, len(items), preprocess.height):  # another process was faster
+            return found
+        if folder.exists():
+            folder.rename(Path(temporary) / "damaged")
+        try:
+            part.rename(folder)
+        except OSError:  # another process was faster by a hair, or it is another matter
+            if not folder.is_dir():
+                raise
+    if found := _mapped(folder, len(items), preprocess.height):
+        return found
+    raise OSError(f"{folder} cannot be read back")
+
+
+def _mapped(folder: Path, count: int, height: int) -> Prepared | None:
+    """The lines in a folder, or None if there are none or it is damaged."""
     try:
         index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        pixels = np.load(folder / "pixels.npy", mmap_mode="r")
-        widths = np.array(index["widths"], np.int64)
-        if len(pixels) != int(widths.sum()) * preprocess.height:
-            raise ValueError("the pixels are not those of the index")
-    except (OSError, ValueError, KeyError) as error:
-        raise HwrError(f"{folder}: damaged prepared lines ({error}); remove that folder") from None
-    return _line_set(pixels, widths, index["problems"], lines, preprocess.height)
+        widths, problems = np.array(index["widths"], np.int64), dict(index["problems"])
+        file = folder / "pixels.bin"
+        pixels = np.memmap(file, np.uint8, "r") if file.stat().st_size else np.zeros(0, np.uint8)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = len(widths) + len(problems) == count and len(pixels) == int(widths.sum()) * height
+    return Prepared(pixels, widths, problems) if whole else None
 
 
-def _line_set(pixels: np.ndarray, widths: np.ndarray, problems: dict[str, str], lines: Lines, height: int) -> LineSet:
+def _line_set(prepared: Prepared, lines: Lines, height: int) -> LineSet:
+    pixels, widths, problems = prepared
     good = [item for i, item in enumerate(lines.items) if str(i) not in problems]
     bad = [(item, problems[str(i)]) for i, item in enumerate(lines.items) if str(i) in problems]
     lost = [*lines.rejected, *(Rejected(item.name, reason, item.text, item.writer) for item, reason in bad)]
@@ -63,13 +124,13 @@ def _line_set(pixels: np.ndarray, widths: np.ndarray, problems: dict[str, str], 
 
 
 def _read(
-    items: Sequence[LineItem], preprocess: LinePreprocess, name: str
-) -> tuple[np.ndarray, np.ndarray, dict[str, str]]:
-    """Pixels, widths of the lines that can be read, and by position what is wrong with the others."""
+    items: Sequence[LineItem], preprocess: LinePreprocess, name: str, write: Callable[[memoryview], object]
+) -> tuple[np.ndarray, dict[str, str]]:
+    """Hands on the pixels of each line; gives the widths, and by position what is wrong with the others."""
     from rich.console import Console
     from rich.progress import track
 
-    parts: list[np.ndarray] = []
+    widths: list[int] = []
     problems: dict[str, str] = {}
     console = Console(stderr=True)
     found = _in_threads(items, preprocess)
@@ -78,23 +139,22 @@ def _read(
         if isinstance(line, HwrError):
             problems[str(i)] = str(line)
         else:
-            parts.append(line)
-    widths = np.array([part.shape[1] for part in parts], np.int64)
-    pixels = np.concatenate([part.ravel() for part in parts]) if parts else np.zeros(0, np.uint8)
-    return pixels, widths, problems
+            widths.append(line.shape[1])
+            write(line.ravel().data)
+    return np.array(widths, np.int64), problems
 
 
-def _in_threads(items: Sequence[LineItem], preprocess: LinePreprocess) -> Iterator[np.ndarray | HwrError]:
+def _in_threads(items: Sequence[LineItem], preprocess: LinePreprocess) -> Iterator[Grey | HwrError]:
     """Prepares lines in order, a few ahead of the caller."""
 
-    def one(item: LineItem) -> np.ndarray | HwrError:
+    def one(item: LineItem) -> Grey | HwrError:
         try:
             return preprocess(item.read())
         except HwrError as error:
             return error
 
     threads = min(8, os.cpu_count() or 1)
-    pending: deque[Future[np.ndarray | HwrError]] = deque()
+    pending: deque[Future[Grey | HwrError]] = deque()
     pool = ThreadPoolExecutor(threads)
     try:
         for item in items:

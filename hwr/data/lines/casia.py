@@ -120,18 +120,32 @@ def read_splits(root: str | Path, read: Callable[[Path], Lines] = read_dgrl) -> 
         HwrError: If a folder has nothing usable, or a writer is in two splits.
     """
     root = Path(root).expanduser()
-    if not root.is_dir():
-        raise HwrError(f"data.path={root}: no such folder")
+    found = split_folders(root)
+    if found == {"train": [root]}:
+        return {"train": read(root)}
     splits: dict[str, Lines] = {}
+    for split, folders in found.items():
+        for folder in folders:
+            splits.setdefault(split, Lines()).extend(_prefixed(read(folder), folder.name))
+    check_disjoint(splits, ("writer", "image"), root)
+    return splits
+
+
+def split_folders(root: Path) -> dict[str, list[Path]]:
+    """The folders of each split by their names, or the root as ``train`` where no name tells.
+
+    Raises:
+        HwrError: If there is no such root.
+    """
+    if not root.is_dir():
+        raise HwrError(f"{root}: no such folder; unpack the data set there, or set data.root or HWR_DATA_DIR")
+    splits: dict[str, list[Path]] = {}
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
         for split, marks in _SPLIT_NAMES.items():
             if any(mark in folder.name.lower() for mark in marks):
-                splits.setdefault(split, Lines()).extend(_prefixed(read(folder), folder.name))
+                splits.setdefault(split, []).append(folder)
                 break
-    if not splits:
-        return {"train": read(root)}
-    check_disjoint(splits, ("writer", "image"), root)
-    return splits
+    return splits or {"train": [root]}
 
 
 def _prefixed(lines: Lines, folder: str) -> Lines:

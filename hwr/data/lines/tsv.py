@@ -10,9 +10,8 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.items import LineImage, Lines, Stamp, check_disjoint
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES
@@ -181,20 +180,3 @@ def _add_pair(lines: Lines, name: str, text: Path | None, images: list[Path]) ->
         lines.reject(name, f"several images: {', '.join(image.name for image in images)}; keep one", content)
     else:
         lines.add(name, content, lambda: LineImage(Stamp.of(images[0])))
-
-
-class TSV(LineDataModule):
-    """Images and transcripts of your own: a table, a folder of tables, or pairs of images and transcripts.
-
-    Args:
-        path: See :func:`read_splits`.
-        kwargs: See :class:`LineDataModule`.
-    """
-
-    def __init__(self, path: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.path = path
-
-    def read(self) -> dict[str, Lines]:
-        """See :func:`read_splits`."""
-        return read_splits(self.path)

@@ -1,0 +1,157 @@
+"""Reading images of lines: prepared in threads, read in batches of similar width, answered in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hwr import decoders
+from hwr.bundle import Bundle
+from hwr.decoders import Decoder
+from hwr.decoding import Hypothesis
+from hwr.errors import HwrError
+from hwr.images import Grey, read_grey
+from hwr.recognizer import Recognizer
+
+WINDOW = 256  # lines prepared ahead, among which those of similar width are read together
+
+
+@dataclass(frozen=True)
+class TextReading:
+    """What the model read in the image of one line.
+
+    Attributes:
+        text: The line.
+        confidence: In [0, 1], the probability of the text per character, see :class:`hwr.decoding.Hypothesis`.
+        char_confidences: For each character, in [0, 1].
+        x_spans: For each character where it is, [left, right) in pixels of the image as it was given. Networks trained
+            with CTC spike: a span lies on its character and is mostly narrower than its ink.
+        seen: uint8 (H, W), what the network saw: light ink on black.
+        blank: Whether no ink was found (then the text means nothing).
+    """
+
+    text: str
+    confidence: float
+    char_confidences: tuple[float, ...]
+    x_spans: tuple[tuple[float, float], ...]
+    seen: Grey
+    blank: bool
+
+
+class _Line(NamedTuple):
+    """What the network sees, uint8 (H, W), and the size of the image."""
+
+    seen: Grey
+    height: int
+    width: int
+
+
+class LineRecognizer(Recognizer):
+    """Reads images of lines; see :class:`Recognizer`.
+
+    Args:
+        model: A bundle of a model of lines.
+        device: Where to compute.
+        decoder: Makes the decoder; None is greedy.
+    """
+
+    def __init__(self, model: Bundle, device: str = "cpu", decoder: Callable[[Bundle], Decoder] | None = None) -> None:
+        super().__init__(model, device)
+        self.decoder = (decoder or decoders.greedy)(model)
+
+    @torch.inference_mode()
+    def log_probs(self, seen: Sequence[Grey]) -> tuple[Tensor, Tensor]:
+        """Log-probabilities float32 (B, T, C) of preprocessed lines uint8 (H, W), and the frames (B,) of each."""
+        widths = [image.shape[1] for image in seen]
+        batch = np.zeros((len(seen), len(seen[0]), max(widths)), np.uint8)
+        for row, image in zip(batch, seen, strict=True):
+            row[:, : image.shape[1]] = image
+        images = self.preprocess.normalize(torch.from_numpy(batch).to(self.device))
+        sizes = torch.tensor(widths, device=self.device)
+        logits, frames, _ = self.network(images.contiguous(memory_format=torch.channels_last), sizes)
+        return logits.float().log_softmax(2).cpu(), frames.cpu()
+
+    def read(self, image: Any) -> TextReading:
+        """Reads one line: a path, a PIL image, or an array (H, W) or (H, W, 3).
+
+        Raises:
+            HwrError: If the image cannot be read.
+        """
+        return self._readings([self._prepare(image)], columns=1)[0]
+
+    def read_files(self, paths: Iterable[str | Path], columns: int = 8000) -> Iterator[TextReading | HwrError]:
+        """Reads many files; see :meth:`read_many`."""
+        return self.read_many(paths, columns)
+
+    def read_many(self, images: Iterable[Any], columns: int = 8000) -> Iterator[TextReading | HwrError]:
+        """Reads many lines, while the next ones are prepared in threads.
+
+        Args:
+            images: Each as for :meth:`read`, or an HwrError, which is handed on.
+            columns: Most columns of pixels that the network reads at once, padding included; a wider line comes alone.
+
+        Yields:
+            For each image, in order, its reading or what is wrong with it.
+        """
+        left = iter(images)
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+        def begin() -> list[Future[_Line | HwrError]]:
+            return [pool.submit(self._prepared, image) for image in islice(left, WINDOW)]
+
+        try:
+            begun = begin()
+            while begun:
+                now, begun = begun, begin()
+                lines = [line.result() for line in now]
+                readings = iter(self._readings([line for line in lines if not isinstance(line, HwrError)], columns))
+                yield from (line if isinstance(line, HwrError) else next(readings) for line in lines)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _prepare(self, image: Any) -> _Line:
+        grey = read_grey(image)
+        try:
+            return _Line(self.preprocess(grey), *grey.shape)
+        except HwrError as error:
+            raise HwrError(f"{image}: {error}" if isinstance(image, str | Path) else str(error)) from None
+
+    def _prepared(self, image: Any) -> _Line | HwrError:
+        if isinstance(image, HwrError):
+            return image
+        try:
+            return self._prepare(image)
+        except HwrError as error:
+            return error
+
+    def _readings(self, lines: Sequence[_Line], columns: int) -> list[TextReading]:
+        order = sorted(range(len(lines)), key=lambda i: -lines[i].seen.shape[1])
+        found: dict[int, TextReading] = {}
+        while order:
+            size = max(1, columns // lines[order[0]].seen.shape[1])
+            batch, order = order[:size], order[size:]
+            hypotheses = self.decoder(*self.log_probs([lines[i].seen for i in batch]))
+            found |= {i: self._reading(lines[i], h) for i, h in zip(batch, hypotheses, strict=True)}
+        return [found[i] for i in range(len(lines))]
+
+    def _reading(self, line: _Line, hypothesis: Hypothesis) -> TextReading:
+        spans = tuple((_original(a, line), _original(b, line)) for a, b in hypothesis.x_spans(self.network.stride))
+        own = hypothesis.text, hypothesis.confidence, hypothesis.char_confidences
+        return TextReading(*own, spans, line.seen, blank=not line.seen.any())
+
+
+def _original(x: float, line: _Line) -> float:
+    """Where a column of what the network sees is in the image, at half its height if the line was sheared upright."""
+    height, width = line.seen.shape
+    scaled = max(1, round(line.width * height / line.height))
+    left = (width - scaled) / 2  # shearing adds paper on both sides
+    return float(min(max((x - left) * line.width / scaled, 0), line.width))
