@@ -20,8 +20,10 @@ from hwr.decoders import Decoder
 from hwr.decoding import Hypothesis
 from hwr.errors import HwrError
 from hwr.images import Grey, read_grey
+from hwr.precision import choose
 from hwr.recognizer import Recognizer
 
+PRECISIONS = ("auto", "32-true", "bf16-mixed")
 WINDOW = 256  # lines prepared ahead, among which those of similar width are read together
 
 
@@ -62,10 +64,22 @@ class LineRecognizer(Recognizer):
         model: A bundle of a model of lines.
         device: Where to compute.
         decoder: Makes the decoder; None is greedy.
+        precision: ``32-true``, ``bf16-mixed``, or ``auto``: bfloat16 where this machine reads faster with it.
     """
 
-    def __init__(self, model: Bundle, device: str = "cpu", decoder: Callable[[Bundle], Decoder] | None = None) -> None:
+    def __init__(
+        self,
+        model: Bundle,
+        device: str = "cpu",
+        decoder: Callable[[Bundle], Decoder] | None = None,
+        precision: str = "auto",
+    ) -> None:
         super().__init__(model, device)
+        if precision not in PRECISIONS:
+            raise HwrError(f"precision={precision}: known are {', '.join(PRECISIONS)}")
+        if precision == "auto":
+            precision = choose(self.network, model.example(8), self.device.type, training=False)
+        self.precision = precision
         self.decoder = (decoder or decoders.greedy)(model)
 
     @torch.inference_mode()
@@ -77,7 +91,8 @@ class LineRecognizer(Recognizer):
             row[:, : image.shape[1]] = image
         images = self.preprocess.normalize(torch.from_numpy(batch).to(self.device))
         sizes = torch.tensor(widths, device=self.device)
-        logits, frames, _ = self.network(images.contiguous(memory_format=torch.channels_last), sizes)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed"):
+            logits, frames, _ = self.network(images.contiguous(memory_format=torch.channels_last), sizes)
         return logits.float().log_softmax(2).cpu(), frames.cpu()
 
     def read(self, image: Any) -> TextReading:

@@ -29,27 +29,33 @@ def run(cfg: DictConfig) -> None:
     if (cfg.images is None) == (cfg.pages is None):
         which = "images must be given" if cfg.images is None else "images and pages cannot both be given"
         raise HwrError(f"{which}: images=FILES of characters or lines, or pages=FILES.xml of whole pages")
-    from hydra.utils import instantiate
-
     from hwr.images import list_images
     from hwr.line_recognizer import LineRecognizer
-    from hwr.recognizer import Recognizer
 
     if cfg.pages is not None:
         from hwr.predict_pages import list_pages, read_pages
 
         pages = list_pages(patterns(cfg.pages))
-        recognizer = Recognizer.load(cfg.model, cfg.device, instantiate(cfg.decoder, _partial_=True))
+        recognizer = load(cfg)
         if not isinstance(recognizer, LineRecognizer):
             raise HwrError(f"pages: model={cfg.model} reads single characters; give the run of a model of lines")
         read_pages(cfg, pages, recognizer)
         return
     paths = list_images(patterns(cfg.images))
-    recognizer = Recognizer.load(cfg.model, cfg.device, instantiate(cfg.decoder, _partial_=True))
+    recognizer = load(cfg)
     lines = isinstance(recognizer, LineRecognizer)
     if not lines and not cfg.decoder._target_.endswith(".greedy"):
         raise HwrError(f"decoder: model={cfg.model} reads single characters, which need none; leave decoder out")
     print_readings(cfg, paths, _read(cfg, paths, recognizer), lines)
+
+
+def load(cfg: DictConfig) -> CharacterRecognizer | LineRecognizer:
+    """The recogniser that is asked for."""
+    from hydra.utils import instantiate
+
+    from hwr.recognizer import Recognizer
+
+    return Recognizer.load(cfg.model, cfg.device, instantiate(cfg.decoder, _partial_=True), cfg.precision)
 
 
 def patterns(given: Any) -> str | list[str]:

@@ -61,7 +61,10 @@ class Recognizer:
 
     @staticmethod
     def load(
-        model: str | Path = "mnist", device: str = "cpu", decoder: Callable[[Bundle], Decoder] | None = None
+        model: str | Path = "mnist",
+        device: str = "cpu",
+        decoder: Callable[[Bundle], Decoder] | None = None,
+        precision: str = "auto",
     ) -> CharacterRecognizer | LineRecognizer:
         """Loads a run, a bundle, a checkpoint, or a shipped model by name.
 
@@ -69,11 +72,14 @@ class Recognizer:
             model: Of characters or of lines.
             device: Where to compute.
             decoder: For a model of lines: makes its decoder, such as :func:`hwr.decoders.beam`; None is greedy.
+            precision: Of a model of lines, see :class:`hwr.line_recognizer.LineRecognizer`.
         """
         from hwr.line_recognizer import LineRecognizer
 
         loaded = bundle.load(model)
-        return LineRecognizer(loaded, device, decoder) if loaded.kind == "line" else CharacterRecognizer(loaded, device)
+        if loaded.kind == "line":
+            return LineRecognizer(loaded, device, decoder, precision)
+        return CharacterRecognizer(loaded, device)
 
 
 class CharacterRecognizer(Recognizer):

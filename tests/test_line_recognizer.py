@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def recognizer(line_run: Path) -> LineRecognizer:
-    found = Recognizer.load(line_run)
+    found = Recognizer.load(line_run, precision="32-true")
     assert isinstance(found, LineRecognizer)
     return found
 
@@ -52,6 +52,16 @@ def test_reads_files_in_their_order(recognizer: LineRecognizer, scans: dict[Path
         assert reading.seen.shape[0] == 32
         assert not reading.blank
     assert np.mean([reading.confidence for reading in found]) > 0.8
+
+
+def test_bfloat16_reads_as_well(line_run: Path, scans: dict[Path, str]) -> None:
+    found = Recognizer.load(line_run, precision="bf16-mixed").read_files(list(scans)[:60])
+    assert sum(reading.text == text for reading, text in zip(found, scans.values(), strict=False)) > 52
+
+
+def test_an_unknown_precision(line_run: Path) -> None:
+    with pytest.raises(HwrError, match="precision=16: known are auto, 32-true, bf16-mixed"):
+        Recognizer.load(line_run, precision="16")
 
 
 def test_the_batch_does_not_change_what_is_read(recognizer: LineRecognizer, scans: dict[Path, str]) -> None:
