@@ -25,9 +25,9 @@ from hwr.errors import HwrError
 
 Grey = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float64]  # (P, 2), x and y
-FONTS = (  # those of the package that have Latin letters in the places of Latin letters
+FONTS = (  # those of the package with Latin letters in their places, and widths for all
     *("cursive", "futural", "futuram", "gothgbt", "gothgrt", "gothiceng", "gothicger", "gothicita", "gothitt"),
-    *("rowmand", "rowmans", "rowmant", "scriptc", "scripts", "timesi", "timesib", "timesr", "timesrb"),
+    *("rowmand", "rowmans", "scriptc", "scripts", "timesi", "timesib", "timesr", "timesrb"),
 )
 BASELINE, CAPITALS, DESCENDERS = 9, 21, 7  # y of the baseline in the font files; units above and below it
 _WRONG = set("^`{}~")  # some of the fonts have an arrow, a quotation mark or another brace in their places
