@@ -172,9 +172,14 @@ def _system(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
     network: Any = model.build()
     if isinstance(data, LineDataModule):
         data.check_feasible(network)
-    loss = _make(cfg.loss)(**data.loss_arguments(network))
+    try:
+        loss = _make(cfg.loss)(**data.loss_arguments(network))
+    except TypeError as error:
+        raise HwrError(f"loss: {error}; lines are learnt with loss=ctc, characters with the others") from error
     parts = {"loss": loss, "optimizer": _make(cfg.optimizer), "scheduler": _make(cfg.scheduler)}
     system: System = _make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
+    if isinstance(system, LineSystem) != isinstance(data, LineDataModule):
+        raise HwrError("system: lines are learnt with system=line, characters with system=character")
     return system.to(memory_format=torch.channels_last)
 
 

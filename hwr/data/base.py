@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
+from hwr.data.lines.augment import LineAugment
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.networks.base import CharacterNetwork
@@ -50,6 +51,8 @@ class CharacterDataModule(LightningDataModule):
         seed: int = 1,
     ) -> None:
         super().__init__()
+        if isinstance(augment, LineAugment):
+            raise HwrError("this augmentation is for lines; characters take augment=light or augment=null")
         if batch_size < 1 or eval_batch_size < 1:
             raise HwrError(
                 f"data.batch_size and data.eval_batch_size must be at least 1, not {min(batch_size, eval_batch_size)}"

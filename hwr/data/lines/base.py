@@ -14,6 +14,7 @@ from lightning import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from hwr.data.augment import Augment
 from hwr.data.lines.batches import FixedBatches, LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
@@ -63,6 +64,8 @@ class LineDataModule(LightningDataModule):
         seed: int = 1,
     ) -> None:
         super().__init__()
+        if isinstance(augment, Augment):
+            raise HwrError("this augmentation is for characters; lines take augment=lines or augment=null")
         if unknown not in ("error", "skip"):
             raise HwrError(f"charset.unknown must be error or skip, not {unknown!r}")
         if min(columns, eval_columns) < 1:
