@@ -171,6 +171,7 @@ def _datamodule(cfg: DictConfig) -> DataModule:
 def _system(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
     network: Any = model.build()
     if isinstance(data, LineDataModule):
+        data.warn_of_unknown()
         data.check_feasible(network)
     try:
         loss = _make(cfg.loss)(**data.loss_arguments(network))
@@ -188,6 +189,7 @@ def _judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder]
     network: Any = model.build()
     parts: dict[str, Any] = {"bundle": model, "optimizer": _no_optimizer, "scheduler": _no_optimizer}
     if isinstance(data, LineDataModule):
+        data.warn_of_unknown()
         data.check_feasible(network)
         return LineSystem(network, CTC(), decoder(model), **parts)
     return CharacterSystem(network, torch.nn.Identity(), **parts)

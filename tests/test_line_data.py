@@ -226,6 +226,7 @@ def test_the_charset_is_that_of_training(tmp_path, caplog):
     assert data.classes == ("a", "b", "c")
     assert data.sets["val"].labels[0].tolist() == [1, 2]
     assert data.sets["val"].texts == ["axb"]  # what it is judged against
+    data.warn_of_unknown()
     assert "val: the charset lacks x (U+0078) x 1, which count as errors" in caplog.text
     assert "test: the charset lacks é (U+00E9) x 1" in caplog.text
     data.as_classes("cba")

@@ -117,11 +117,15 @@ class LineDataModule(LightningDataModule):
         return tuple(self.charset.characters) if self.charset else ()
 
     def as_classes(self, classes: Sequence[str]) -> None:
-        """Numbers characters like this charset; says which of validation and test it lacks: they count as errors."""
+        """Numbers characters like this charset."""
         self.charset = Charset("".join(classes))
-        for name, part in self.sets.items():
+        for part in self.sets.values():
             part.encode(self.charset)
-            lacking = self.charset.missing([*part.texts, *(line.text for line in part.lost)])
+
+    def warn_of_unknown(self) -> None:
+        """Says which characters of validation and test the charset lacks: they count as errors."""
+        for name, part in self.sets.items():
+            lacking = Charset("".join(self.classes)).missing([*part.texts, *(line.text for line in part.lost)])
             if lacking and name != "train":
                 log.warning("%s: the charset lacks %s, which count as errors", name, code_points(dict(lacking)))
 
