@@ -121,16 +121,7 @@ def evaluate(cfg: DictConfig) -> Result:
     """
     with _one_line_errors():
         model = bundle.load(cfg.run)
-        config = Path(cfg.run) / "config.yaml"
-        if cfg.data is None and not config.is_file():
-            raise HwrError(f"{cfg.run} has no config.yaml that says on which data to judge it; add data=NAME")
-        data_cfg = cfg.data if cfg.data is not None else OmegaConf.load(config).data
-        data: DataModule = _make(data_cfg)
-        if isinstance(data, LineDataModule) != (model.kind == "line"):
-            raise HwrError(f"{cfg.run} reads {model.kind}s, and this data is not of {model.kind}s; choose other data=")
-        data.preprocess = model.preprocess
-        data.setup()
-        data.as_classes(model.classes)
+        data = data_of(model, cfg.run, cfg.data)
         if cfg.split not in data.sets:
             raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
         data.test_split = cfg.split
@@ -152,6 +143,29 @@ def evaluate(cfg: DictConfig) -> Result:
         _write_tables(out, tables)
         write_json(out / "metrics.json", metrics)
         return Result(metrics, out, data, system, trainer)
+
+
+def data_of(model: Bundle, run: str, node: DictConfig | None = None) -> DataModule:
+    """The data that a model was trained on, or other data, with the same splits, prepared and numbered as it needs.
+
+    Args:
+        model: What will read it.
+        run: Where the model is from.
+        node: The configuration of other data; None is that of the run.
+
+    Raises:
+        HwrError: If there is none, or it is not of the kind that the model reads.
+    """
+    config = Path(run) / "config.yaml"
+    if node is None and not config.is_file():
+        raise HwrError(f"{run} has no config.yaml that says on which data to judge it; add data=NAME")
+    data: DataModule = _make(OmegaConf.load(config).data if node is None else node)
+    if isinstance(data, LineDataModule) != (model.kind == "line"):
+        raise HwrError(f"{run} reads {model.kind}s, and this data is not of {model.kind}s; choose other data=")
+    data.preprocess = model.preprocess
+    data.setup()
+    data.as_classes(model.classes)
+    return data
 
 
 def _make(node: DictConfig, **kwargs: Any) -> Any:

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from hwr.config import command
 from hwr.errors import HwrError
@@ -39,7 +39,9 @@ def run(cfg: DictConfig) -> None:
     from rich.table import Table
 
     from hwr import bundle
+    from hwr.data.lines.base import LineDataModule
     from hwr.decoding import BeamDecoder, CharNGram, GreedyDecoder
+    from hwr.experiment import data_of
     from hwr.files import write_json
     from hwr.line_recognizer import LineRecognizer
 
@@ -53,7 +55,9 @@ def run(cfg: DictConfig) -> None:
         raise HwrError(f"run={cfg.run}: a run directory with bundle/ and config.yaml is needed; did its training end?")
     more = read_lines(Path(cfg.text)) if cfg.text is not None else []
     recognizer = LineRecognizer(model)
-    data = load_data(config, recognizer)
+    data = data_of(model, cfg.run)
+    assert isinstance(data, LineDataModule)  # as the model is of lines
+    data.check_feasible(recognizer.network)
     charset = model.charset
     ngram = CharNGram.train([*data.sets["train"].texts, *more], charset, cfg.order)
     lines, lost = outputs(data, recognizer), [line.text for line in data.sets["val"].lost]
@@ -94,18 +98,6 @@ def read_lines(path: Path) -> list[str]:
         raise HwrError(f"text={path}: not UTF-8 (byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise HwrError(f"text={path}: cannot be read ({error.strerror})") from None
-
-
-def load_data(config: Path, recognizer: LineRecognizer) -> LineDataModule:
-    """The data of a run with the splits it had, numbered and prepared as its model needs."""
-    from hydra.utils import instantiate
-
-    data: LineDataModule = instantiate(
-        OmegaConf.load(config).data, _convert_="all", preprocess=recognizer.bundle.preprocess
-    )
-    data.setup()
-    data.as_classes(recognizer.classes)
-    return data
 
 
 def outputs(data: LineDataModule, recognizer: LineRecognizer) -> list[Line]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -75,13 +74,13 @@ def line_rows(result: Result) -> list[tuple[str, str, str]]:
     m, writers = result.metrics, len(result.system.error_rate().groups)
     rows = []
     for name in ("cer", "wer"):
-        low, high = m[f"test/{name}_low"], m[f"test/{name}_high"]
-        note = f"95 % interval {low:.2%} to {high:.2%}" if math.isfinite(low) else "no interval from one writer"
+        low, high = m.get(f"test/{name}_low"), m.get(f"test/{name}_high")
+        note = "no interval from one writer" if low is None else f"95 % interval {low:.2%} to {high:.2%}"
         rows.append((f"test {name.upper()}", f"{m[f'test/{name}']:.2%}", note))
     facts = f"{m['test/characters']:,.0f} characters" + (f", {writers:,} writers" if writers else "")
     rows.append(("lines", f"{m['test/lines']:,.0f}", facts))
     if m["test/lost"]:
-        rows.append(("not readable", f"{m['test/lost']:,.0f}", "of these lines, counted as wrong"))
+        rows.append(("not readable", f"{m['test/lost']:,.0f}", "or too narrow for their text: counted as wrong"))
     return rows
 
 

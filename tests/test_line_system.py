@@ -17,6 +17,7 @@ from hwr.config import compose
 from hwr.errors import HwrError
 from hwr.experiment import Result, evaluate, fit
 from hwr.systems.losses import CTC
+from hwr.train import report
 
 SMALL = [
     "experiment=tsv_crnn",
@@ -151,11 +152,12 @@ def test_infeasible_lines_are_named_before_training(numbers: Path, tmp_path: Pat
     assert math.isfinite(result.metrics["test/cer"])
 
 
-def test_metrics_file_is_json(numbers: Path, tmp_path: Path) -> None:
-    """One writer in all: there is no interval, and none is written as NaN."""
+def test_one_writer_has_no_interval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """None is written, as NaN say, and the closing table says so."""
     for split in ("train", "val", "test"):
         table(tmp_path, split, ["12"])
-    train(tmp_path, tmp_path / "run", "trainer.max_epochs=1")
+    report(train(tmp_path, tmp_path / "run", "trainer.max_epochs=1"))
+    assert "no interval from one writer" in capsys.readouterr().out
 
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
