@@ -37,11 +37,12 @@ format: setup  ## ruff: mend what can be mended
 types: setup  ## mypy --strict
 	$(RUN) -m mypy --strict hwr
 
-bench: setup  ## the figures of benchmarks/README.md (needs MNIST in $HWR_DATA_DIR or data/; over half an hour)
+bench: setup  ## the figures of benchmarks/README.md (needs MNIST and copiste in $HWR_DATA_DIR or data/; over half an hour)
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.speed
 	$(RUN) -m benchmarks.accuracy mnist_tiny
 	$(RUN) -m benchmarks.accuracy mnist_cnn
+	$(RUN) -m benchmarks.lines copiste $${HWR_DATA_DIR:-data}/copiste
 
 tensorboard: setup  ## look at all runs
 	$(VENV)/bin/tensorboard --logdir outputs

@@ -83,13 +83,19 @@ def kinds() -> None:
 
 
 def reading(model: str, data: str) -> None:
-    """Lines per second from files to text, greedy and with the beam search."""
+    """Lines per second from files to text: greedy, and with the beam search where the bundle has an n-gram model."""
+    from hwr import bundle, decoders
     from hwr.recognizer import Recognizer
 
     paths = [Path(data) / row.split("\t")[0] for row in (Path(data) / "val.tsv").read_text().splitlines()[1:]]
-    recognizer = Recognizer.load(model)
-    pace = [len(paths) / seconds(lambda: list(recognizer.read_files(paths)), 1) for _ in range(RUNS)]
-    print(f"reading, greedy: {middle(pace)} lines/s ({len(paths)} files)", flush=True)
+    ways = {"greedy": decoders.greedy}
+    if bundle.load(model).ngram is not None:
+        ways["beam 10 and n-grams"] = decoders.beam
+    for name, decoder in ways.items():
+        for precision in ("32-true", "bf16-mixed"):
+            recognizer = Recognizer.load(model, decoder=decoder, precision=precision)
+            pace = [len(paths) / seconds(lambda: list(recognizer.read_files(paths)), 1) for _ in range(RUNS)]  # noqa: B023
+            print(f"reading, {name}, {precision}: {middle(pace)} lines/s ({len(paths)} files)", flush=True)
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
-"""``python -m benchmarks.ship RUN NAME LICENCE``: put a trained model into the package, in half precision.
+"""``python -m benchmarks.ship RUN NAME LICENCE TEST_COMMAND``: put a trained model into the package, in half precision.
 
-The weights lose precision: ``python -m hwr.eval run=NAME data=...`` scores what is shipped.
+What ``python -m hwr.eval run=RUN`` found on the test split, once, goes along. The weights lose precision: TEST_COMMAND,
+which the model's card names, scores what is shipped.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +17,17 @@ from hwr import bundle
 
 def main() -> None:
     """Copies the bundle of a run."""
-    run, name, licence = sys.argv[1:]
+    run, name, licence, test_command = sys.argv[1:]
     model = bundle.load(run)
+    scores = Path(run) / "eval" / "test" / "metrics.json"
+    tested = json.loads(scores.read_text()) if scores.is_file() else {}
+    metrics = {**model.metrics, **{key: value for key, value in tested.items() if key.startswith("test/")}}
+    about = {**model.about, "name": name, "licence": licence, "test_command": test_command}
+    if data := os.environ.get("HWR_DATA_DIR"):  # where it lay here says nothing
+        about["command"] = about["command"].replace(data, "$HWR_DATA_DIR")
     folder = bundle.SHIPPED / name
-    replace(model, about={**model.about, "name": name, "licence": licence}).save(folder, half=True)
-    size = sum(file.stat().st_size for file in Path(folder).iterdir())
+    replace(model, metrics=metrics, about=about).save(folder, half=True)
+    size = sum(file.stat().st_size for file in folder.iterdir())
     print(f"{folder}: {size / 1e6:.2f} MB")
 
 
