@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,12 @@ from photos import photo
 from PIL import Image
 from safetensors.torch import load_file
 
-from hwr import Recognizer, bundle
+from hwr import Recognizer, bundle, decoders
+from hwr.text import ErrorRate
 
-MNIST = Path(os.environ.get("HWR_DATA_DIR", "data")) / "MNIST" / "raw"
+DATA = Path(os.environ.get("HWR_DATA_DIR", "data"))
+COPISTE = DATA / "copiste"
+MNIST = DATA / "MNIST" / "raw"
 PAPERS = {
     "textured": {"texture": 8.0, "offset": (0.4, -0.5)},
     "lit from a side": {"gradient": 0.4, "shadow": 0.3},
@@ -27,11 +31,12 @@ PAPERS = {
 def test_a_shipped_model_says_what_it_is(folder: Path) -> None:
     about = json.loads((folder / "bundle.json").read_text())["about"]
     assert {"name", "data", "licence", "command", "seed", "versions"} <= set(about)
-    assert sum(f.stat().st_size for f in folder.iterdir()) <= 3e6
+    assert sum(f.stat().st_size for f in folder.iterdir()) <= {"mnist": 3e6, "copiste": 8e6}[folder.name]
     assert all(w.element_size() == 2 for w in load_file(folder / "weights.safetensors").values() if w.ndim)
     card = (folder / "README.md").read_text()
     assert about["licence"] in card
-    assert "val/accuracy" in card
+    assert "val/accuracy" in card or "val/cer" in card
+    assert "test/accuracy" in card or "test/cer" in card
 
 
 def test_mnist_reads_digits_of_other_writers_and_scanners(digits: tuple[np.ndarray, np.ndarray]) -> None:
@@ -56,3 +61,15 @@ def test_mnist_reads_photographs(paper: str, tmp_path: Path) -> None:
     readings = list(Recognizer.load("mnist").read_files(paths))
     right = [reading.label == str(labels[i]) for i, reading in zip(chosen, readings, strict=True)]
     assert np.mean(right) >= 0.9
+
+
+@pytest.mark.skipif(not (COPISTE / "val.tsv").is_file(), reason="HWR_DATA_DIR names no folder with copiste/")
+@pytest.mark.parametrize(("decoder", "worst"), [(decoders.greedy, 0.16), (decoders.beam, 0.13)])
+def test_copiste_reads_hands_that_it_has_not_seen(decoder: Callable[[bundle.Bundle], object], worst: float) -> None:
+    rows = [row.split("\t") for row in (COPISTE / "val.tsv").read_text(encoding="utf-8").splitlines()[1::9]]
+    recognizer = Recognizer.load("copiste", decoder=decoder)
+    rate = ErrorRate()
+    for (_, writer, text), reading in zip(rows, recognizer.read_files(COPISTE / row[0] for row in rows), strict=True):
+        rate.add(text, reading.text, writer)
+    assert rate.lines > 50
+    assert rate.cer < worst
