@@ -150,6 +150,12 @@ def test_stage_with_everything_is_what_its_docstring_says():
     torch.testing.assert_close(net.backbone[:3](images), want)
 
 
+def test_pooling_of_one_number_is_that_of_two():
+    images, nets = torch.randn(2, 1, 28, 28), [make("cnn", stages=[{"channels": 4, "pool": p}]) for p in (2, [2, 2])]
+    torch.testing.assert_close(*(net.eval()(images) for net in nets), rtol=0, atol=0)
+    assert make("cnn", stages=[{"channels": 4, "pool": [4, 2]}]).head.in_features == 4 * 7 * 14
+
+
 @pytest.mark.parametrize("pooling", ["mean", "max", "flatten"])
 def test_pooling_of_the_last_map(pooling):
     backbone = make("tiny", pooling=pooling).eval().backbone
@@ -172,6 +178,8 @@ def test_only_listed_networks_are_built(target):
         ({"stages": [{"channels": 4, "pool": 30}]}, "1 stages shrink"),
         ({"stages": [{"channels": 4, "kernel": 4}]}, "odd kernel"),
         ({"stages": [{"channels": 4, "pool": 0}]}, "pool of at least 1"),
+        ({"stages": [{"channels": 4, "pool": [2]}]}, r"pool must be one number or \[height, width\], not \[2\]"),
+        ({"stages": [{"channels": 4, "pool": [2, 30]}]}, "1 stages shrink"),
         ({"stages": [{"channels": 4, "depth": 0}]}, "depth and pool of at least 1"),
         ({"stages": [{"chanels": 4}]}, "chanels"),
         ({"stages": [{}]}, "channels"),

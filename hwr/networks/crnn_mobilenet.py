@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwr.networks.crnn import CRNN, LineBackbone
+from hwr.networks.columns import LineBackbone
+from hwr.networks.crnn import CRNN
 
 STAGES = (((1, 2), 2), ((2, 4), 1), ((4, 9), 2), ((9, 12), 1))  # blocks between the halvings, and their stride across
 

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hwr.networks.base import init_linear
-from hwr.networks.crnn import ColumnNetwork, LineStages, init_convolutions
+from hwr.networks.columns import ColumnNetwork, LineStages
 
 
 class LineTransformer(ColumnNetwork):
@@ -22,7 +21,7 @@ class LineTransformer(ColumnNetwork):
     Args:
         num_classes: Outputs, with the blank (index 0).
         height: Of the images.
-        stages: Settings of each :class:`hwr.networks.crnn.LineStage`, but for ``in_channels``.
+        stages: Settings of each :class:`hwr.networks.stages.Stage`, but for ``in_channels``.
         width: Of the vectors; even, and a multiple of ``heads``.
         layers: Of the encoder.
         heads: Of the attention.
@@ -46,23 +45,18 @@ class LineTransformer(ColumnNetwork):
         dropout: float = 0.1,
         shortcut: bool = True,
     ) -> None:
-        super().__init__()
         if min(num_classes, height, width, layers, heads, feedforward) < 1:
             raise ValueError("num_classes, height, width, layers, heads and feedforward must be at least 1")
         if width % 2 or width % heads:
             raise ValueError(f"width {width} must be even and a multiple of the {heads} heads")
-        self.backbone = LineStages(height, stages)
-        self.stride, self.collapse = self.backbone.stride, "flatten"
-        self.neck = nn.Sequential(nn.Linear(self.backbone.features(self.collapse), width), nn.LayerNorm(width))
+        super().__init__(LineStages(height, stages), "flatten")
+        self.neck = nn.Sequential(nn.Linear(self.features, width), nn.LayerNorm(width))
         self.dropout = nn.Dropout(dropout)
         layer = nn.TransformerEncoderLayer(
             width, heads, feedforward, dropout, nn.functional.gelu, batch_first=True, norm_first=True
         )
         self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
-        self.head = nn.Linear(width, num_classes)
-        self.shortcut = nn.Conv1d(width, num_classes, 3, padding=1) if shortcut else None
-        init_convolutions(self.backbone)
-        init_linear(self.head)
+        self.add_outputs(num_classes, width, width, shortcut)
 
     def read(self, columns: Tensor, lengths: Tensor) -> Tensor:
         """See :meth:`ColumnNetwork.read`."""
