@@ -5,33 +5,18 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from drawings import drawn, texts
 from matplotlib.figure import Figure
 
 from hwr import figures
 
 DIGITS = [str(digit) for digit in range(10)]
 CHINESE = [chr(0x4E00 + i) for i in range(3755)]
-
-
-def drawn(figure: Figure) -> np.ndarray[Any, Any]:
-    """Return the pixels of a figure, with any warning (such as a missing glyph) an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
-
-
-def texts(figure: Figure) -> list[str]:
-    """Return the title of a figure and then the texts in it."""
-    return [text.get_text() for text in [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]]
 
 
 def marked(count: int, side: int = 8) -> figures.Images:

@@ -7,15 +7,13 @@ import csv
 import io
 import json
 import subprocess
-import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from drawings import drawn, texts
 from line_fixtures import line_image, write_table
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
@@ -27,20 +25,6 @@ from hwr.reports import LineReading
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 NORMAL = line_image(64, 600) // 2
-
-
-def drawn(figure: Figure) -> np.ndarray[Any, Any]:
-    """Return the pixels of a figure, with any warning (such as a missing glyph) an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        canvas: Any = FigureCanvasAgg(figure)
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())
-
-
-def texts(figure: Figure) -> list[str]:
-    """Return the title of a figure and then the texts in it."""
-    return [text.get_text() for text in [*figure.texts, *figure.axes[0].texts]]
 
 
 def colours(figure: Figure) -> dict[str, str]:
