@@ -16,10 +16,11 @@ import torch
 from line_fixtures import line_image, save, write_table
 
 from hwr.data.lines.augment import LineAugment
-from hwr.data.lines.batches import FixedBatches, LineSet, WidthOrder, collate
+from hwr.data.lines.batches import LineSet, WidthOrder, collate
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import Lines
 from hwr.data.lines.tsv import read_table
+from hwr.data.module import FixedBatches
 from hwr.errors import HwrError
 from hwr.line_preprocess import LinePreprocess
 from hwr.text import Charset

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.data.lines.augment import LineAugment
+from hwr.data.module import SplitDataModule, Splitter
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.networks.base import CharacterNetwork
 from hwr.preprocess import CharacterPreprocess
 
 log = logging.getLogger(__name__)
-Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
-class CharacterDataModule(LightningDataModule):
+class CharacterDataModule(SplitDataModule):
     """Splits, batching, augmentation and normalisation of images of single characters.
 
-    A data set implements :meth:`load`. Validation samples are set apart from the training samples unless the data set
-    brings its own; the test split is the data set's own.
+    A data set implements :meth:`load`. Where it brings no test or validation split, one is set apart from the training
+    samples, with writers by writer.
 
     Args:
         preprocess: How an image becomes what the network sees; travels with the weights.
-        split: Chooses the validation samples, see :mod:`hwr.data.splits`.
+        split: Chooses the samples that leave training, see :mod:`hwr.data.splits`.
         batch_size: Of training, over all devices.
         eval_batch_size: Of validation and test, over all devices.
         augment: Changes a float batch (B, 1, H, W) in [0, 1] in training.
@@ -50,40 +48,40 @@ class CharacterDataModule(LightningDataModule):
         augment: nn.Module | None = None,
         seed: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(split, augment, seed)
         if isinstance(augment, LineAugment):
             raise HwrError("this augmentation is for lines; characters take augment=light or augment=null")
         if batch_size < 1 or eval_batch_size < 1:
             raise HwrError(
                 f"data.batch_size and data.eval_batch_size must be at least 1, not {min(batch_size, eval_batch_size)}"
             )
-        self.preprocess, self.split, self.augment, self.seed = preprocess, split, augment, seed
+        self.preprocess = preprocess
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
-        self.test_split = "test"
 
     @abstractmethod
     def load(self) -> tuple[dict[str, CharacterSet], Sequence[str]]:
         """Reads the data set.
 
         Returns:
-            The splits ``train``, ``test`` and perhaps ``val``, and the names of the classes.
+            The splits ``train`` and perhaps ``val`` and ``test``, and the names of the classes.
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the data once, and sets validation apart."""
+        """Loads the data once, and sets test and validation apart where there are none."""
         if self.sets:
             return
         sets, classes = self.load()
         self.classes = tuple(classes)
         for name, part in sets.items():
             check_labels(part, len(self.classes), name)
-        if "val" not in sets:
-            train = sets["train"]
-            chosen = self.split(train.labels.numpy(), train.writers)
-            rest = np.setdiff1d(np.arange(len(train)), chosen)
-            sets = {**sets, "train": train.subset(rest), "val": train.subset(chosen)}
+        for name in ("test", "val"):
+            if name not in sets:
+                train = sets["train"]
+                chosen = self.split(train.labels.numpy(), train.writers)
+                rest = np.setdiff1d(np.arange(len(train)), chosen)
+                sets = {**sets, "train": train.subset(rest), name: train.subset(chosen)}
         if len(sets["train"]) < 2:
             raise HwrError(f"{len(sets['train'])} training image: at least 2 are needed; add images or set less aside")
         self.sets = sets
@@ -127,32 +125,13 @@ class CharacterDataModule(LightningDataModule):
         sizes = {name: len(part) for name, part in self.sets.items()}
         write_json(path, {"sizes": sizes, **held_out})
 
-    def loader(self, name: str) -> DataLoader[Batch]:
-        """The loader of one split; each process of a multi-device run reads its share."""
-        part = self.sets[name]
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        train = name == "train"
+    def order(self, name: str, rank: int, world: int) -> BatchOrder:
+        """See :meth:`SplitDataModule.order`."""
+        n, train = len(self.sets[name]), name == "train"
         size = self.batch_size if train else self.eval_batch_size
-        if min(size, len(part)) < world:
-            raise HwrError(f"{world} devices cannot share {min(size, len(part))} samples ({name}); use fewer devices")
-        order = BatchOrder(len(part), size, train, self.seed, rank, world)
-        if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single samples in place of our batches
-            return DataLoader([part[positions] for positions in order], batch_size=None)  # type: ignore[arg-type]
-        # A generator of its own: a loader draws a number when it starts, in an unbroken run after augmentation and
-        # dropout were seeded for the epoch, in a resumed one before.
-        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator())
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled training batches."""
-        return self.loader("train")
-
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Validation batches."""
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Batches of the split that is scored: ``test``, unless ``test_split`` says otherwise."""
-        return self.loader(self.test_split)
+        if min(size, n) < world:
+            raise HwrError(f"{world} devices cannot share {min(size, n)} samples ({name}); use fewer devices")
+        return BatchOrder(n, size, train, self.seed, rank, world)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalises a whole batch on its device."""

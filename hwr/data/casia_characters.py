@@ -70,11 +70,6 @@ class CASIACharacters(CharacterDataModule):
             )
             for name, part in parts.items()
         }
-        if "test" not in sets:
-            everything = sets["train"]
-            chosen = self.split(everything.labels.numpy(), everything.writers)
-            rest = np.setdiff1d(np.arange(len(everything)), chosen)
-            sets |= {"train": everything.subset(rest), "test": everything.subset(chosen)}
         return sets, classes
 
 

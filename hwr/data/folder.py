@@ -63,13 +63,7 @@ class Folder(CharacterDataModule):
         classes = sorted({item.label for item in items["train"]})
         if len(classes) < 2:
             raise HwrError(f"{self.path}: only the class {classes[0]!r}; at least two classes are needed")
-        sets = {name: self._read(part, classes) for name, part in items.items()}
-        if "test" not in sets:
-            everything = sets["train"]
-            chosen = self.split(everything.labels.numpy(), everything.writers)
-            rest = np.setdiff1d(np.arange(len(everything)), chosen)
-            sets |= {"train": everything.subset(rest), "test": everything.subset(chosen)}
-        return sets, classes
+        return {name: self._read(part, classes) for name, part in items.items()}, classes
 
     def _read(self, items: Sequence[Item], classes: Sequence[str]) -> CharacterSet:
         from rich.progress import track

@@ -82,7 +82,7 @@ class System(LightningModule):
     def log_step(self, name: str, value: Tensor) -> None:
         """Logs one value of the present step, every ``log_every_n_steps`` (Lightning's own way costs time in each)."""
         step = self.trainer.global_step
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
         if self.logger is not None and step % every == 0:
             self.logger.log_metrics({name: float(value.detach())}, step)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from hwr.data.lines.batches import LineBatch, LineSet
+from hwr.data.module import datamodule_of
 from hwr.decoding import GreedyDecoder, Hypothesis
 from hwr.networks.base import LineNetwork
 from hwr.reports import LineReading, error_rate, line_tables, milliseconds
@@ -77,7 +78,7 @@ class LineSystem(System):
 
     def test_step(self, batch: LineBatch, batch_idx: int) -> None:
         """Reads a batch."""
-        self._read(batch, self._split(self.trainer.datamodule.test_split))  # type: ignore[attr-defined]
+        self._read(batch, self._split("test"))
 
     def on_validation_epoch_end(self) -> None:
         """Logs the figures of the split."""
@@ -85,7 +86,7 @@ class LineSystem(System):
 
     def on_test_epoch_end(self) -> None:
         """Logs the figures of the split."""
-        self._finish("test", self._split(self.trainer.datamodule.test_split))  # type: ignore[attr-defined]
+        self._finish("test", self._split("test"))
 
     def error_rate(self) -> ErrorRate:
         """Of everything that was read in the last validation or test, by writer."""
@@ -107,7 +108,9 @@ class LineSystem(System):
         return {f"ms_per_line_batch_{n}": milliseconds(self.network, *self.bundle.example(n), runs=5) for n in (1, 16)}
 
     def _split(self, name: str) -> LineSet:
-        part: LineSet = self.trainer.datamodule.sets[name]  # type: ignore[attr-defined]
+        """A split of the present data; ``test`` is the one that is scored."""
+        data = datamodule_of(self.trainer)
+        part: LineSet = data.sets[data.test_split if name == "test" else name]
         return part
 
     def _read(self, batch: LineBatch, part: LineSet) -> None:

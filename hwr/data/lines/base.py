@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from hwr.data.augment import Augment
-from hwr.data.lines.batches import FixedBatches, LineBatch, LineSet, WidthOrder
+from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
+from hwr.data.module import SplitDataModule, Splitter
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
@@ -26,10 +25,9 @@ from hwr.text import Charset, code_points
 
 log = logging.getLogger(__name__)
 MakeCharset = Callable[[Iterable[str]], Charset]
-Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
-class LineDataModule(LightningDataModule):
+class LineDataModule(SplitDataModule):
     """Splits, charset, cache, batching and augmentation of images of text lines.
 
     A data set implements :meth:`read`. Where it brings no validation or test split, one is set apart from the training
@@ -63,20 +61,19 @@ class LineDataModule(LightningDataModule):
         augment: nn.Module | None = None,
         seed: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(split, augment, seed)
         if isinstance(augment, Augment):
             raise HwrError("this augmentation is for characters; lines take augment=lines or augment=null")
         if unknown not in ("error", "skip"):
             raise HwrError(f"charset.unknown must be error or skip, not {unknown!r}")
         if min(columns, eval_columns) < 1:
             raise HwrError("data.columns and data.eval_columns must be at least 1")
-        self.preprocess, self.split, self.augment, self.seed = preprocess, split, augment, seed
+        self.preprocess = preprocess
         self.columns, self.eval_columns, self.unknown = columns, eval_columns, unknown
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
         self.charset: Charset | None = None
-        self.test_split = "test"
         self.endless = False
 
     @abstractmethod
@@ -161,33 +158,16 @@ class LineDataModule(LightningDataModule):
         """What a loss needs to know of the data: nothing."""
         return {}
 
-    def loader(self, name: str) -> DataLoader[LineBatch]:
-        """The loader of one split; each process of a multi-device run reads its share."""
-        part = self.sets[name]
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        train = name == "train"
+    def order(self, name: str, rank: int, world: int) -> WidthOrder:
+        """See :meth:`SplitDataModule.order`."""
+        part, train = self.sets[name], name == "train"
         if not len(part):
             first = f"; the first: {part.lost[0]}" if part.lost else ""
             raise HwrError(f"{name}: none of {len(part.lost)} lines can be used{first}")
         if len(part) < world:
             raise HwrError(f"{world} devices cannot share {len(part)} lines ({name}); use fewer devices")
         columns = self.columns if train else self.eval_columns
-        order = WidthOrder(part.widths, columns, train, self.seed, rank, world, train and self.endless)
-        if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single lines in place of our batches
-            return DataLoader(FixedBatches(part, list(order)), batch_size=None)
-        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator())
-
-    def train_dataloader(self) -> DataLoader[LineBatch]:
-        """Shuffled training batches."""
-        return self.loader("train")
-
-    def val_dataloader(self) -> DataLoader[LineBatch]:
-        """Validation batches."""
-        return self.loader("val")
-
-    def test_dataloader(self) -> DataLoader[LineBatch]:
-        """Batches of the split that is scored: ``test``, unless ``test_split`` says otherwise."""
-        return self.loader(self.test_split)
+        return WidthOrder(part.widths, columns, train, self.seed, rank, world, train and self.endless)
 
     def on_after_batch_transfer(self, batch: LineBatch, dataloader_idx: int) -> LineBatch:
         """Brings a whole batch into [0, 1] and augments it (in training) on its device."""

@@ -101,24 +101,6 @@ def collate(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], ids: Seq
     )
 
 
-class FixedBatches(Dataset[LineBatch]):
-    """The same batches in every epoch; indexed by the number of the batch.
-
-    Args:
-        lines: Where they come from.
-        positions: Of the lines of each batch.
-    """
-
-    def __init__(self, lines: LineSet, positions: Sequence[Sequence[int]]) -> None:
-        self.lines, self.positions = lines, positions
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, number: int) -> LineBatch:
-        return self.lines[self.positions[number]]
-
-
 class WidthOrder(Sampler[Sequence[int]]):
     """Lists the positions of batches of lines of similar width.
 

@@ -1,0 +1,89 @@
+"""What the datamodules of characters and of lines share: loaders of splits, in batches of an order of our own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule, Trainer
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+
+class SplitDataModule(LightningDataModule):
+    """Splits that are read in batches.
+
+    Args:
+        split: Chooses the samples that leave training, see :mod:`hwr.data.splits`.
+        augment: Changes a float batch in training.
+        seed: Of the order of the training samples.
+
+    Attributes:
+        sets: The splits by name; one that is indexed by a list of positions gives a batch.
+        test_split: The name of the split that is scored.
+    """
+
+    sets: Mapping[str, Dataset[Any]]
+
+    def __init__(self, split: Splitter, augment: nn.Module | None, seed: int) -> None:
+        super().__init__()
+        self.split, self.augment, self.seed = split, augment, seed
+        self.test_split = "test"
+
+    @abstractmethod
+    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
+        """Lists the positions of each batch of a split, for one process of several.
+
+        Raises:
+            HwrError: If there is nothing to read, or too little for so many processes.
+        """
+
+    def loader(self, name: str) -> DataLoader[Any]:
+        """The loader of one split; each process of a multi-device run reads its share."""
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        part, order = self.sets[name], self.order(name, rank, world)
+        if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single samples in place of our batches
+            return DataLoader(FixedBatches(part, list(order)), batch_size=None)
+        # A generator of its own: a loader draws a number when it starts, in an unbroken run after augmentation and
+        # dropout were seeded for the epoch, in a resumed one before.
+        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator())
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled training batches."""
+        return self.loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Validation batches."""
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Batches of the split that is scored: ``test``, unless ``test_split`` says otherwise."""
+        return self.loader(self.test_split)
+
+
+class FixedBatches(Dataset[Any]):
+    """The same batches in every epoch; indexed by the number of the batch.
+
+    Args:
+        samples: Where they come from.
+        positions: Of the samples of each batch.
+    """
+
+    def __init__(self, samples: Dataset[Any], positions: Sequence[Sequence[int]]) -> None:
+        self.samples, self.positions = samples, positions
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.samples[self.positions[number]]
+
+
+def datamodule_of(trainer: Trainer) -> Any:
+    """The datamodule of the present fit or test."""
+    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
