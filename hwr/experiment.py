@@ -58,11 +58,12 @@ class Result:
     trainer: Trainer
 
 
-def fit(cfg: DictConfig) -> Result:
+def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) -> Result:
     """Trains, tests the best checkpoint, and writes the run directory.
 
     Args:
         cfg: As composed from ``conf/train.yaml``.
+        prepare: May change the data once it is set up, before the network is made: restrict it, say.
 
     Raises:
         HwrError: For anything the user can mend.
@@ -73,6 +74,8 @@ def fit(cfg: DictConfig) -> Result:
         resume = _resume_path(plain["ckpt_path"], run_dir)
         lightning.seed_everything(plain["seed"], verbose=False)
         data = _datamodule(cfg)
+        if prepare is not None:
+            prepare(data)
         model = Bundle(plain["network"], data.classes, data.preprocess)
         system = _system(cfg, model, data)
         if plain["init_from"] is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
+from hwr.data.labels import choose
 from hwr.data.lines.augment import LineAugment
 from hwr.data.module import SplitDataModule, Splitter
 from hwr.errors import HwrError
@@ -37,6 +38,8 @@ class CharacterDataModule(SplitDataModule):
         eval_batch_size: Of validation and test, over all devices.
         augment: Changes a float batch (B, 1, H, W) in [0, 1] in training.
         seed: Of the order of the training samples.
+        labels: Train on so many samples only, see :mod:`hwr.data.labels`; None means on all.
+        labels_seed: Of their draw.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class CharacterDataModule(SplitDataModule):
         eval_batch_size: int = 512,
         augment: nn.Module | None = None,
         seed: int = 1,
+        labels: int | None = None,
+        labels_seed: int = 0,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, LineAugment):
@@ -57,6 +62,7 @@ class CharacterDataModule(SplitDataModule):
             )
         self.preprocess = preprocess
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
 
@@ -85,9 +91,16 @@ class CharacterDataModule(SplitDataModule):
         if len(sets["train"]) < 2:
             raise HwrError(f"{len(sets['train'])} training image: at least 2 are needed; add images or set less aside")
         self.sets = sets
+        if self.labels is not None:
+            self.restrict(choose(self.labels, sets["train"].labels.numpy(), self.labels_seed))
         empty = [name for name, count in zip(self.classes, self.class_counts().tolist(), strict=True) if not count]
         if empty:
             log.warning("no training image of %s: such characters will not be read", ", ".join(empty))
+
+    def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
+        """Trains on the samples at these positions of the training split only; it forgets the others."""
+        part = self.sets["train"].subset(np.asarray(positions, np.int64))
+        self.sets, self.restricted = {**self.sets, "train": part}, True
 
     def as_classes(self, classes: Sequence[str]) -> None:
         """Numbers the labels like another model's classes, by name.
@@ -120,10 +133,10 @@ class CharacterDataModule(SplitDataModule):
         return {**sizes, "class_counts": self.class_counts()}
 
     def record(self, path: Path) -> None:
-        """Writes which samples are in validation and test (and by which writers), and how many train, as JSON."""
-        held_out = {name: list(part.names) for name, part in self.sets.items() if name != "train"}
+        """Writes which samples are in validation and test, and how many train (if not all: which), as JSON."""
+        listed = {name: list(part.names) for name, part in self.sets.items() if name != "train" or self.restricted}
         sizes = {name: len(part) for name, part in self.sets.items()}
-        write_json(path, {"sizes": sizes, **held_out})
+        write_json(path, {"sizes": sizes, **listed})
 
     def order(self, name: str, rank: int, world: int) -> BatchOrder:
         """See :meth:`SplitDataModule.order`."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hwr.data.augment import Augment
+from hwr.data.labels import choose
 from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
@@ -47,6 +48,8 @@ class LineDataModule(SplitDataModule):
         cache: Folder for prepared lines; None keeps them in memory.
         augment: Changes a float batch in training, see :class:`hwr.data.lines.augment.LineAugment`.
         seed: Of the order of the training lines.
+        labels: Train on so many lines only, see :mod:`hwr.data.labels`; None means on all.
+        labels_seed: Of their draw.
     """
 
     def __init__(
@@ -60,6 +63,8 @@ class LineDataModule(SplitDataModule):
         cache: str | None = None,
         augment: nn.Module | None = None,
         seed: int = 1,
+        labels: int | None = None,
+        labels_seed: int = 0,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, Augment):
@@ -70,6 +75,7 @@ class LineDataModule(SplitDataModule):
             raise HwrError("data.columns and data.eval_columns must be at least 1")
         self.preprocess = preprocess
         self.columns, self.eval_columns, self.unknown = columns, eval_columns, unknown
+        self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
@@ -99,6 +105,9 @@ class LineDataModule(SplitDataModule):
         if not len(train):
             first = f"; the first: {train.lost[0]}" if train.lost else ""
             raise HwrError(f"none of {len(train.lost)} training lines can be used{first}")
+        if self.labels is not None:
+            self.restrict(choose(self.labels, np.zeros(len(train), int), self.labels_seed))
+            train = self.sets["train"]
         if leftwards := sum(map(right_to_left, train.texts)):
             log.warning(
                 "%d training lines are written from right to left; frames go from left to right, so mirror the images",
@@ -107,6 +116,11 @@ class LineDataModule(SplitDataModule):
         self.charset = self._make_charset(train.texts)
         self._lose("train", self._outside(self.charset))
         self.as_classes(self.classes)
+
+    def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
+        """Trains on the lines at these positions of the training split only; it forgets the others, not the charset."""
+        part = self.sets["train"]
+        self.sets["train"], self.restricted = part.subset(np.asarray(positions, np.int64), part.lost), True
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -142,11 +156,11 @@ class LineDataModule(SplitDataModule):
             self._lose(name, short)
 
     def record(self, path: Path) -> None:
-        """Writes which lines are in validation and test, how many train, and what is lost of each and why, as JSON."""
-        held_out = {name: part.names for name, part in self.sets.items() if name != "train"}
+        """Writes which lines are in validation and test, how many train (if not all: which), what is lost and why."""
+        listed = {name: part.names for name, part in self.sets.items() if name != "train" or self.restricted}
         sizes = {name: len(part) for name, part in self.sets.items()}
         rejected = {name: [str(line) for line in part.lost] for name, part in self.sets.items() if part.lost}
-        write_json(path, {"sizes": sizes, "rejected": rejected, **held_out})
+        write_json(path, {"sizes": sizes, "rejected": rejected, **listed})
 
     def example(self) -> tuple[Tensor, ...]:
         """Random input of the shape of a typical training batch, for timing: images and widths."""

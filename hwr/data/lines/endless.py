@@ -126,6 +126,8 @@ class EndlessLines(LineDataModule):
         """Draws validation and test once, and chooses the charset."""
         if self.sets:
             return
+        if self.labels is not None:
+            self.restrict(())
         sources = self.sources()
         texts = sources["train"].texts
         self.charset = self._make_charset(texts)
@@ -136,6 +138,10 @@ class EndlessLines(LineDataModule):
             )
         self.sets = {name: self._made_up(name, source) for name, source in sources.items()}
         self.as_classes(self.classes)
+
+    def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
+        """Refuses to."""
+        raise HwrError("lines made up without end have no labels to choose from; see data.train_lines")
 
     def check_feasible(self, network: LineNetwork) -> None:
         """Training lines get the width that the network needs; the others see :meth:`LineDataModule.check_feasible`."""

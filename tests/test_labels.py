@@ -1,0 +1,114 @@
+"""Training on only some of the labels: nested, balanced, and told."""
+
+from __future__ import annotations
+
+import json
+import logging
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from line_fixtures import write_table
+
+from hwr import HwrError
+from hwr.config import compose
+from hwr.data.labels import choose
+from hwr.experiment import _datamodule, fit
+
+CLASSES = np.repeat(np.arange(5), [40, 30, 20, 7, 3])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_draws_are_nested(seed: int) -> None:
+    draws = [set(choose(n, CLASSES, seed).tolist()) for n in range(2, 101)]
+    assert [len(draw) for draw in draws] == list(range(2, 101))
+    assert all(small < large for small, large in pairwise(draws))
+
+
+@pytest.mark.parametrize("labels", [2, 5, 9, 15, 16, 35, 60, 99])
+def test_classes_are_as_equal_as_can_be(labels: int) -> None:
+    counts = np.bincount(CLASSES[choose(labels, CLASSES, 3)], minlength=5)
+    left = counts < np.bincount(CLASSES)  # classes of which there are more
+    assert counts[left].max() - counts[left].min() <= 1
+    assert counts[~left].max(initial=0) <= counts[left].max()
+
+
+def test_seeds_draw_others_and_one_seed_the_same() -> None:
+    draws = [choose(10, CLASSES, seed).tolist() for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert draws[0] == sorted(draws[0])
+
+
+def test_no_class_and_no_place_is_favoured() -> None:
+    """Over many draws every item comes as often as any other of its class, and so does every class."""
+    classes = np.repeat(np.arange(4), 10)
+    often = np.bincount(np.concatenate([choose(2, classes, seed) for seed in range(2000)]), minlength=40)
+    assert abs(often.reshape(4, 10).sum(1) - 1000).max() < 5 * np.sqrt(1000 * 0.5)
+    assert abs(often - 100).max() < 5 * np.sqrt(100)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (0, "hwr.eval"),
+        (1, "at least 2"),
+        (101, "there are 100 training labels"),
+        (-5, "whole number"),
+        (0.5, "whole number"),
+        (True, "whole number"),
+    ],
+)
+def test_numbers_that_make_no_sense(labels: object, words: str) -> None:
+    with pytest.raises(HwrError, match=words) as caught:
+        choose(labels, CLASSES, 0)  # type: ignore[arg-type]
+    assert str(caught.value).startswith(f"data.labels={labels}: ")
+
+
+def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = _datamodule(compose("train"))
+    some = _datamodule(compose("train", ["data.labels=30", "data.labels_seed=4"]))
+    assert some.class_counts().tolist() == [3] * 10  # type: ignore[union-attr]
+    assert set(some.sets["train"].names) < set(whole.sets["train"].names)
+    for name in ("val", "test"):
+        assert some.sets[name].names == whole.sets[name].names
+    for data in (some, whole):
+        data.record(tmp_path / "splits.json")
+        record = json.loads((tmp_path / "splits.json").read_text())
+        assert record["sizes"]["train"] == len(data.sets["train"])
+        assert record.get("train") == (list(some.sets["train"].names) if data is some else None)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        few = _datamodule(compose("train", ["data.labels=8"]))
+    lacking = [str(i) for i, count in enumerate(few.class_counts().tolist()) if not count]  # type: ignore[union-attr]
+    assert len(lacking) == 2
+    assert f"no training image of {', '.join(lacking)}" in caplog.text
+
+
+def test_lines_and_their_charset(tmp_path: Path) -> None:
+    for name, letters in (("train", "abcdefghij"), ("val", "ab"), ("test", "cd")):
+        write_table(tmp_path / f"{name}.tsv", [(f"{name}{i}.png", letter) for i, letter in enumerate(letters)])
+    settings = ["experiment=tsv_crnn", f"data.path={tmp_path}", "data.cache=null"]
+    drawn = [_datamodule(compose("train", [*settings, f"data.labels={n}"])) for n in (2, 4, 10)]
+    assert [len(data.charset or "") for data in drawn] == [2, 4, 10]  # what an archivist with so many labels has
+    assert [len(data.sets["train"]) for data in drawn] == [2, 4, 10]
+    assert set(drawn[0].classes) < set(drawn[1].classes)
+    assert [len(data.sets["val"]) for data in drawn] == [2, 2, 2]
+    drawn[1].record(tmp_path / "splits.json")
+    assert json.loads((tmp_path / "splits.json").read_text())["train"] == drawn[1].sets["train"].names
+    drawn[2].restrict([1, 5])
+    assert drawn[2].sets["train"].texts == ["b", "f"]
+    assert len(drawn[2].classes) == 10  # what was set up stays
+
+
+def test_endless_lines_have_none() -> None:
+    with pytest.raises(HwrError, match=r"data\.train_lines"):
+        _datamodule(compose("train", ["experiment=digit_strings_crnn", "+data.labels=5"]))
+
+
+def test_fit_lets_its_caller_restrict_the_data(tmp_path: Path) -> None:
+    settings = ["network=fast", "augment=none", "trainer.max_epochs=1", "callbacks.gallery=null", "~logger"]
+    cfg = compose("train", [*settings, "test=false", "trainer.precision=32-true"], run_dir=tmp_path / "run")
+    result = fit(cfg, prepare=lambda data: data.restrict(np.arange(0, 100, 2)))
+    record = json.loads((tmp_path / "run" / "splits.json").read_text())
+    assert record["sizes"]["train"] == len(result.datamodule.sets["train"]) == len(record["train"]) == 50
