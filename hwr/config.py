@@ -42,6 +42,7 @@ PATH_KEYS = {
     "ckpt_path",
     "init_from",
     "charset.file",
+    "data.corrections",
     "data.fonts",
     "data.path",
     "data.root",

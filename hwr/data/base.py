@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
+from hwr.data.corrections import correct_characters
 from hwr.data.labels import choose
 from hwr.data.lines.augment import LineAugment
 from hwr.data.module import SplitDataModule, Splitter
@@ -40,6 +41,7 @@ class CharacterDataModule(SplitDataModule):
         seed: Of the order of the training samples.
         labels: Train on so many samples only, see :mod:`hwr.data.labels`; None means on all.
         labels_seed: Of their draw.
+        corrections: A table of right labels for training samples, see :mod:`hwr.data.corrections`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class CharacterDataModule(SplitDataModule):
         seed: int = 1,
         labels: int | None = None,
         labels_seed: int = 0,
+        corrections: str | None = None,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, LineAugment):
@@ -63,6 +66,7 @@ class CharacterDataModule(SplitDataModule):
         self.preprocess = preprocess
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
+        self.corrections = corrections
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
 
@@ -88,6 +92,8 @@ class CharacterDataModule(SplitDataModule):
                 chosen = self.split(train.labels.numpy(), train.writers)
                 rest = np.setdiff1d(np.arange(len(train)), chosen)
                 sets = {**sets, "train": train.subset(rest), name: train.subset(chosen)}
+        if self.corrections is not None:
+            sets = {**sets, "train": correct_characters(sets, self.classes, self.corrections)}
         if len(sets["train"]) < 2:
             raise HwrError(f"{len(sets['train'])} training image: at least 2 are needed; add images or set less aside")
         self.sets = sets

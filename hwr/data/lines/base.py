@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hwr.data.augment import Augment
+from hwr.data.corrections import correct_lines
 from hwr.data.labels import choose
 from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
@@ -50,6 +51,7 @@ class LineDataModule(SplitDataModule):
         seed: Of the order of the training lines.
         labels: Train on so many lines only, see :mod:`hwr.data.labels`; None means on all.
         labels_seed: Of their draw.
+        corrections: A table of right texts for training lines, see :mod:`hwr.data.corrections`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class LineDataModule(SplitDataModule):
         seed: int = 1,
         labels: int | None = None,
         labels_seed: int = 0,
+        corrections: str | None = None,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, Augment):
@@ -76,6 +79,7 @@ class LineDataModule(SplitDataModule):
         self.preprocess = preprocess
         self.columns, self.eval_columns, self.unknown = columns, eval_columns, unknown
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
+        self.corrections = corrections
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
@@ -99,6 +103,8 @@ class LineDataModule(SplitDataModule):
         if self.sets:
             return
         self.sets = self.load()
+        if self.corrections is not None:
+            self.sets["train"] = correct_lines(self.sets, self.corrections)
         for name, part in self.sets.items():
             _tell(name, part.lost)
         train = self.sets["train"]
