@@ -8,9 +8,7 @@ import logging
 import os
 import re
 import warnings
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +30,7 @@ MAX_PIXELS = 100_000_000
 _ONE_PICTURE_FORMATS = frozenset({"MPO", "PSD"})
 
 # Pillow warns about odd but readable metadata. Process-wide filters, because warnings.catch_warnings is not
-# thread-safe and read_many decodes in threads.
+# thread-safe and images are decoded in threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
@@ -106,37 +104,6 @@ def list_images(patterns: str | Path | Sequence[str | Path]) -> list[Path]:
         for path in _matches(str(pattern)):
             found.setdefault(os.path.abspath(path), path)
     return sorted(found.values(), key=_natural_key)
-
-
-def read_many(paths: Iterable[str | Path], workers: int | None = None) -> Iterator[Grey | HwrError]:
-    """Reads images in threads, a few ahead of the caller, so that memory stays bounded however many there are.
-
-    Args:
-        paths: The image files.
-        workers: Number of threads; None means one per CPU core, at most 8.
-
-    Yields:
-        For each path, in order, its grey levels (uint8, shape (H, W)) or the HwrError that says why there are none.
-    """
-    threads = min(8, os.cpu_count() or 1) if workers is None else max(1, workers)
-    pending: deque[Future[Grey | HwrError]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for path in paths:
-            pending.append(pool.submit(_read_or_error, path))
-            if len(pending) > 2 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _read_or_error(path: str | Path) -> Grey | HwrError:
-    try:
-        return read_grey(path)
-    except HwrError as error:
-        return error
 
 
 def _decode(file: BinaryIO, where: str) -> Grey:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,6 +20,7 @@ from hwr.errors import HwrError
 from hwr.images import Grey, read_grey
 from hwr.precision import choose
 from hwr.recognizer import Recognizer
+from hwr.threads import in_threads
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed")
 WINDOW = 256  # lines prepared ahead, among which those of similar width are read together
@@ -117,21 +116,10 @@ class LineRecognizer(Recognizer):
         Yields:
             For each image, in order, its reading or what is wrong with it.
         """
-        left = iter(images)
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-
-        def begin() -> list[Future[_Line | HwrError]]:
-            return [pool.submit(self._prepared, image) for image in islice(left, WINDOW)]
-
-        try:
-            begun = begin()
-            while begun:
-                now, begun = begun, begin()
-                lines = [line.result() for line in now]
-                readings = iter(self._readings([line for line in lines if not isinstance(line, HwrError)], columns))
-                yield from (line if isinstance(line, HwrError) else next(readings) for line in lines)
-        finally:
-            pool.shutdown(cancel_futures=True)
+        prepared = in_threads(self._prepared, images, ahead=WINDOW)
+        while lines := list(islice(prepared, WINDOW)):
+            readings = iter(self._readings([line for line in lines if not isinstance(line, HwrError)], columns))
+            yield from (line if isinstance(line, HwrError) else next(readings) for line in lines)
 
     def _prepare(self, image: Any) -> _Line:
         grey = read_grey(image)
@@ -141,12 +129,7 @@ class LineRecognizer(Recognizer):
             raise HwrError(f"{image}: {error}" if isinstance(image, str | Path) else str(error)) from None
 
     def _prepared(self, image: Any) -> _Line | HwrError:
-        if isinstance(image, HwrError):
-            return image
-        try:
-            return self._prepare(image)
-        except HwrError as error:
-            return error
+        return image if isinstance(image, HwrError) else self._prepare(image)
 
     def _readings(self, lines: Sequence[_Line], columns: int) -> list[TextReading]:
         order = sorted(range(len(lines)), key=lambda i: -lines[i].seen.shape[1])

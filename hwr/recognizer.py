@@ -14,7 +14,8 @@ import torch
 from hwr import bundle
 from hwr.bundle import Bundle
 from hwr.errors import HwrError
-from hwr.images import read_grey, read_many
+from hwr.images import read_grey
+from hwr.threads import in_threads
 
 if TYPE_CHECKING:
     from hwr.decoders import Decoder
@@ -105,7 +106,7 @@ class CharacterRecognizer(Recognizer):
         self, paths: Iterable[str | Path], top_k: int = 5, batch_size: int = 256
     ) -> Iterator[Reading | HwrError]:
         """Reads many files, decoding in threads; gives a reading, or what is wrong with the file, for each in order."""
-        found = read_many(paths)
+        found = in_threads(read_grey, paths)
         while part := list(islice(found, batch_size)):
             good = [self.preprocess(image) for image in part if not isinstance(image, HwrError)]
             readings = iter(self._readings(np.stack(good), top_k) if good else [])

@@ -8,7 +8,6 @@ import os
 import struct
 import subprocess
 import sys
-import threading
 import zlib
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from PIL import Image
 
 from hwr import images
 from hwr.errors import HwrError
-from hwr.images import list_images, read_grey, read_many
+from hwr.images import list_images, read_grey
 
 
 def png_bytes(image: Image.Image) -> bytes:
@@ -271,26 +270,3 @@ def test_list_images_says_what_is_there_instead(tmp_path: Path) -> None:
     for nothing in ([], "", [""]):
         with pytest.raises(HwrError):
             list_images(nothing)
-
-
-def test_read_many_keeps_order_and_goes_on_after_a_bad_file(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(12)]
-    for i, path in enumerate(paths):
-        Image.new("L", (3, 2), i).save(path)
-    paths[5].write_text("broken")
-    for workers in (1, 3, None):
-        results = list(read_many(paths, workers))
-        assert isinstance(results[5], HwrError)
-        assert [int(r[0, 0]) for r in results if isinstance(r, np.ndarray)] == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
-
-
-def test_read_many_reads_only_a_little_ahead(tmp_path: Path) -> None:
-    path = tmp_path / "one.png"
-    Image.new("L", (3, 2)).save(path)
-    taken: list[int] = []
-    reader = read_many((taken.append(i) or path for i in range(10_000)), workers=2)
-    for _ in range(10):
-        next(reader)
-    assert 10 <= len(taken) <= 20
-    reader.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]

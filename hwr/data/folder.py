@@ -17,7 +17,8 @@ import torch
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
 from hwr.errors import HwrError
-from hwr.images import list_images, read_many
+from hwr.images import list_images, read_grey
+from hwr.threads import in_threads
 
 SPLITS = ("train", "val", "test")
 TABLES = (".csv", ".tsv")
@@ -76,7 +77,7 @@ class Folder(CharacterDataModule):
                 )
         images = np.zeros((len(items), self.preprocess.size, self.preprocess.size), np.uint8)
         errors: list[str] = []
-        found = read_many([item.path for item in items])
+        found = in_threads(read_grey, [item.path for item in items])
         for i, image in enumerate(
             track(found, "Reading images", len(items), transient=True, disable=len(items) < 2000)
         ):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -15,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hwr.data.lines.batches import LineSet
-from hwr.data.lines.items import Grey, LineItem, Lines, Rejected, fingerprint
+from hwr.data.lines.items import LineItem, Lines, Rejected, fingerprint
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
+from hwr.threads import in_threads
 
 VERSION = 2  # of the preparation: a change of what LinePreprocess computes needs a new one
 log = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ def _read(
     widths: list[int] = []
     problems: dict[str, str] = {}
     console = Console(stderr=True)
-    found = _in_threads(items, preprocess)
+    found = in_threads(lambda item: preprocess(item.read()), items)
     quiet = len(items) < 500 or not console.is_terminal
     for i, line in enumerate(track(found, f"Preparing {name}", len(items), console=console, disable=quiet)):
         if isinstance(line, HwrError):
@@ -142,26 +141,3 @@ def _read(
             widths.append(line.shape[1])
             write(line.ravel().data)
     return np.array(widths, np.int64), problems
-
-
-def _in_threads(items: Sequence[LineItem], preprocess: LinePreprocess) -> Iterator[Grey | HwrError]:
-    """Prepares lines in order, a few ahead of the caller."""
-
-    def one(item: LineItem) -> Grey | HwrError:
-        try:
-            return preprocess(item.read())
-        except HwrError as error:
-            return error
-
-    threads = min(8, os.cpu_count() or 1)
-    pending: deque[Future[Grey | HwrError]] = deque()
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for item in items:
-            pending.append(pool.submit(one, item))
-            if len(pending) > 4 * threads:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
