@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning import LightningModule, Trainer
 
-from hwr.callbacks import history
-from hwr.data.base import CharacterDataModule
+from hwr.callbacks.pictures import Pictures
 from hwr.data.batches import Batch
+from hwr.data.module import datamodule_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from hwr.data.base import CharacterDataModule
+    from hwr.systems import CharacterSystem
 
-class Gallery(Callback):
+
+class Gallery(Pictures):
     """What the model sees, what it reads, and where it goes wrong.
 
     Args:
@@ -27,17 +28,17 @@ class Gallery(Callback):
     """
 
     def __init__(self, dirpath: str, every_n_epochs: int = 10) -> None:
-        self.folder, self.every_n_epochs = Path(dirpath) / "figures", every_n_epochs
+        super().__init__(dirpath, every_n_epochs)
         self.outputs: list[dict[str, np.ndarray]] = []
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Draws the first batch as it enters the network."""
-        if trainer.global_step or batch_idx or trainer.current_epoch or not trainer.is_global_zero:
-            return
-        data = _datamodule(trainer)
+    def samples(self, trainer: Trainer, batch: Batch) -> Figure:
+        """See :meth:`Pictures.samples`."""
+        from hwr import figures
+
+        data: CharacterDataModule = datamodule_of(trainer)
         seen = batch.images[:40, 0].float().cpu() * data.preprocess.std + data.preprocess.mean
         images = (seen.clamp(0, 1) * 255).byte().numpy()
-        self._draw(trainer, "samples", "samples", images, _names(data, batch.labels[:40].cpu().numpy()))
+        return figures.samples(images, _names(data, batch.labels[:40].cpu().numpy()))
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forgets the last epoch."""
@@ -53,7 +54,7 @@ class Gallery(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keeps what was read, in the epochs that are drawn."""
-        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        if self.is_due(trainer):
             self._keep(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,16 +80,9 @@ class Gallery(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the test set, over all processes where the counts are, over this one's share where samples are."""
-        matrix = pl_module.confusion.compute().cpu().numpy()  # type: ignore[operator, union-attr]
+        matrix = cast("CharacterSystem", pl_module).confusion.compute().cpu().numpy()
         if trainer.is_global_zero:
             self._draw_readings(trainer, "test", matrix)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the learning curves."""
-        path = self.folder.parent / "history.csv"
-        if trainer.is_global_zero and path.is_file():
-            best = history.best_checkpoint(trainer)
-            self._draw(trainer, "curves", "curves", history.read(path), best and best[1])
 
     def _keep(self, outputs: dict[str, torch.Tensor]) -> None:
         best = outputs["probabilities"].max(1)
@@ -102,47 +96,29 @@ class Gallery(Callback):
         )
 
     def _draw_readings(self, trainer: Trainer, split: str, matrix: np.ndarray | None) -> None:
-        data = _datamodule(trainer)
+        from hwr import figures
+
+        data: CharacterDataModule = datamodule_of(trainer)
         kept = {key: np.concatenate([output[key] for output in self.outputs]) for key in self.outputs[0]}
         self.outputs = []
         part = data.sets[data.test_split if split == "test" else split]
         images = part.images[torch.from_numpy(kept["ids"])].numpy()
-        truth, predicted = _names(data, kept["truth"]), _names(data, kept["predicted"])
+        truth, predicted, sure = _names(data, kept["truth"]), _names(data, kept["predicted"]), kept["confidence"]
         if matrix is None:
             matrix = np.zeros((len(data.classes),) * 2, int)
             np.add.at(matrix, (kept["truth"], kept["predicted"]), 1)
         some = np.random.default_rng(0).permutation(len(images))[:40]
-        self._draw(
-            trainer,
-            f"{split}/predictions",
-            "predictions",
-            images[some],
-            [truth[i] for i in some],
-            [predicted[i] for i in some],
-            kept["confidence"][some],
-        )
-        self._draw(trainer, f"{split}/worst_errors", "worst_errors", images, truth, predicted, kept["confidence"])
-        self._draw(
-            trainer, f"{split}/confused_pairs", "confused_pairs", images, kept["truth"], kept["predicted"], data.classes
-        )
-        self._draw(trainer, f"{split}/confusion", "confusion", matrix, data.classes)
-        self._draw(
-            trainer, f"{split}/reliability", "reliability", kept["confidence"], kept["truth"] == kept["predicted"]
-        )
-
-    def _draw(self, trainer: Trainer, tag: str, name: str, *what: Any) -> None:
-        from hwr import figures
-
-        figure: Figure = getattr(figures, name)(*what)
-        if not tag.startswith("val/"):
-            figures.save(figure, self.folder / f"{name}.png")
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_figure(tag, figure, trainer.global_step)
-
-
-def _datamodule(trainer: Trainer) -> CharacterDataModule:
-    data: CharacterDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    return data
+        figure_of = {
+            "predictions": figures.predictions(
+                images[some], [truth[i] for i in some], [predicted[i] for i in some], sure[some]
+            ),
+            "worst_errors": figures.worst_errors(images, truth, predicted, sure),
+            "confused_pairs": figures.confused_pairs(images, kept["truth"], kept["predicted"], data.classes),
+            "confusion": figures.confusion(matrix, data.classes),
+            "reliability": figures.reliability(sure, kept["truth"] == kept["predicted"]),
+        }
+        for name, figure in figure_of.items():
+            self.draw(trainer, f"{split}/{name}", figure)
 
 
 def _names(data: CharacterDataModule, labels: np.ndarray) -> list[str]:

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import rich
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.text import Text
 
-from hwr.callbacks import history
+from hwr.callbacks.pictures import Pictures
+from hwr.data.module import datamodule_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from hwr.data.lines.base import LineDataModule
-    from hwr.data.lines.batches import LineBatch
+    from hwr.data.lines.batches import LineBatch, LineSet
     from hwr.reports import LineReading
     from hwr.systems import LineSystem
 
 STYLES = {"equal": "", "substitute": "bold red", "insert": "bold yellow", "delete": "bold cyan"}
 
 
-class LineGallery(Callback):
+class LineGallery(Pictures):
     """What the model sees, what it reads, and where it goes wrong.
 
     Args:
@@ -36,37 +36,31 @@ class LineGallery(Callback):
     """
 
     def __init__(self, dirpath: str, every_n_epochs: int = 1) -> None:
-        self.folder, self.every_n_epochs = Path(dirpath) / "figures", every_n_epochs
+        super().__init__(dirpath, every_n_epochs)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: LineBatch, batch_idx: int
-    ) -> None:
-        """Draws the first batch as it enters the network."""
-        if trainer.global_step or batch_idx or trainer.current_epoch or not trainer.is_global_zero:
-            return
+    def samples(self, trainer: Trainer, batch: LineBatch) -> Figure:
+        """See :meth:`Pictures.samples`."""
         from hwr import line_figures
 
-        charset = _data(trainer).charset
+        data: LineDataModule = datamodule_of(trainer)
+        charset = data.charset
         assert charset is not None  # training has begun
         seen = (batch.images[:16, 0].float().clamp(0, 1) * 255).byte().cpu().numpy()
         images = [image[:, : max(1, width)] for image, width in zip(seen, batch.widths.tolist(), strict=False)]
         labels = np.split(batch.targets.cpu().numpy(), np.cumsum(batch.lengths.cpu().numpy())[:-1])[:16]
         texts = [charset.decode(label.tolist()) for label in labels]
-        self._keep(trainer, "samples", line_figures.samples(images, texts))
+        return line_figures.samples(images, texts)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Shows some lines of validation."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not self.every_n_epochs:
-            return
-        if (trainer.current_epoch + 1) % self.every_n_epochs:
+        if trainer.sanity_checking or not trainer.is_global_zero or not self.is_due(trainer):
             return
         some = _some(cast("LineSystem", pl_module).readings, 8)
         _print(some[:3])
         if isinstance(trainer.logger, TensorBoardLogger):
             from hwr import line_figures
 
-            figure = line_figures.predictions(_images(trainer, "val", some), some)
-            trainer.logger.experiment.add_figure("val/predictions", figure, trainer.global_step)
+            self.draw(trainer, "val/predictions", line_figures.predictions(_images(trainer, "val", some), some))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws what was read in the test, over all processes."""
@@ -75,7 +69,7 @@ class LineGallery(Callback):
         from hwr import line_figures
 
         readings = cast("LineSystem", pl_module).readings
-        split = _data(trainer).test_split
+        split = datamodule_of(trainer).test_split
         worst, some = line_figures.worst(readings), _some(readings, 16)
         figures = {
             "worst_lines": line_figures.worst_lines(_images(trainer, split, worst), worst),
@@ -86,32 +80,11 @@ class LineGallery(Callback):
         if any(line.writer is not None for line in readings):
             figures["cer_by_writer"] = line_figures.cer_by_writer(readings)
         for name, figure in figures.items():
-            self._keep(trainer, f"test/{name}", figure)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the learning curves."""
-        path = self.folder.parent / "history.csv"
-        if trainer.is_global_zero and path.is_file():
-            from hwr import figures
-
-            best = history.best_checkpoint(trainer)
-            self._keep(trainer, "curves", figures.curves(history.read(path), best and best[1]))
-
-    def _keep(self, trainer: Trainer, tag: str, figure: Figure) -> None:
-        """Writes a PNG, named as the tag without the split, and adds the figure to TensorBoard."""
-        from hwr import figures
-
-        figures.save(figure, self.folder / f"{tag.rpartition('/')[2]}.png")
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_figure(tag, figure, trainer.global_step)
-
-
-def _data(trainer: Trainer) -> LineDataModule:
-    return cast("LineDataModule", trainer.datamodule)  # type: ignore[attr-defined]
+            self.draw(trainer, f"test/{name}", figure)
 
 
 def _images(trainer: Trainer, split: str, readings: Sequence[LineReading]) -> list[np.ndarray | None]:
-    part = _data(trainer).sets[split]
+    part: LineSet = datamodule_of(trainer).sets[split]
     return [part.image(line.id) if line.id >= 0 else None for line in readings]
 
 
