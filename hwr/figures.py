@@ -43,8 +43,7 @@ def predictions(images: Images, truth: Sequence[str], predicted: Sequence[str], 
     """Draw images (N, H, W) with what each was read as: green where right, red where wrong; confidence is (N,)."""
     captions, colours = [], []
     for a, b, share in zip(truth, predicted, confidence, strict=True):
-        percent = ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
-        captions.append(f"{_shown(b)} {percent}" + (f" (true {_shown(a)})" if a != b else ""))
+        captions.append(f"{_shown(b)} {_percent(share)}" + (f" (true {_shown(a)})" if a != b else ""))
         colours.append(GREEN if a == b else RED)
     title = f"{colours.count(GREEN):,} of these {len(colours):,} images read correctly"
     return _grid(title, images, captions, colours)
@@ -59,6 +58,13 @@ def worst_errors(images: Images, truth: Sequence[str], predicted: Sequence[str],
     figure = predictions(images[worst], [truth[i] for i in worst], [predicted[i] for i in worst], confidence[worst])
     figure.texts[0].set_text(f"{len(worst)} of {len(errors):,} errors, the most confident first")
     return figure
+
+
+def suspects(images: Images, labels: Sequence[str], read: Sequence[str], sure: Sequence[float], title: str) -> Figure:
+    """Draw images (N, H, W) in order with the label each has → what was read, red where they differ."""
+    captions = [f"{_shown(a)} → {_shown(b)} {_percent(c)}" for a, b, c in zip(labels, read, sure, strict=True)]
+    numbered = [f"{rank}.  {caption}" for rank, caption in enumerate(captions, start=1)]
+    return _grid(title, images, numbered, [GREEN if a == b else RED for a, b in zip(labels, read, strict=True)])
 
 
 def confused_pairs(
@@ -277,6 +283,10 @@ def _shown(name: str) -> str:
     text = "".join(c if c.isprintable() and FONT.get_char_index(ord(c)) else f"U+{ord(c):04X}" for c in name)
     text = text if text.strip() else "␣" * len(text)
     return text if len(text) <= 18 else text[:17] + "…"
+
+
+def _percent(share: float) -> str:
+    return ">99%" if 0.995 <= share < 1 else f"{share:.0%}"
 
 
 def _extent(text: str, size: float) -> float:

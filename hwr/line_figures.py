@@ -105,13 +105,16 @@ def samples(images: Sequence[Image], texts: Sequence[str]) -> Figure:
     return figure
 
 
-def predictions(images: Sequence[Image | None], readings: Sequence[LineReading], title: str = "") -> Figure:
+def predictions(
+    images: Sequence[Image | None], readings: Sequence[LineReading], title: str = "", given: str = "true"
+) -> Figure:
     """Draw lines with their transcripts and what was read in them, differences coloured.
 
     Args:
         images: Of each reading; None where there is none to show.
         readings: In the order in which they are drawn.
         title: Of the page; how many were right if empty.
+        given: What to call the transcripts: at most five characters.
     """
     if not readings:
         return new_page("No lines to show", HEADER)[0]
@@ -129,7 +132,7 @@ def predictions(images: Sequence[Image | None], readings: Sequence[LineReading],
         right_colour = GREEN if len(row) <= 1 and all(run.kind == "equal" for run in row[0]) else INK
         for place, runs in enumerate(row):
             top = below + 2 * ROW * place
-            for name, shift, side in (("true", 0, 1), ("read", ROW, 2)):
+            for name, shift, side in ((given, 0, 1), ("read", ROW, 2)):
                 _text(page, MARGIN, top + shift, name, GREY)
                 colour = right_colour if side == 2 else INK
                 _runs(page, MARGIN + LABEL, top + shift, [(run.kind, str(run[side])) for run in runs], colour)
