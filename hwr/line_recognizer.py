@@ -18,6 +18,7 @@ from hwr.decoders import Decoder
 from hwr.decoding import Hypothesis
 from hwr.errors import HwrError
 from hwr.images import Grey, read_grey
+from hwr.line_preprocess import Placed
 from hwr.precision import choose
 from hwr.recognizer import Recognizer
 from hwr.threads import in_threads
@@ -49,10 +50,9 @@ class TextReading:
 
 
 class _Line(NamedTuple):
-    """What the network sees, uint8 (H, W), and the size of the image."""
+    """A prepared line, and the width of the image that it was."""
 
-    seen: Grey
-    height: int
+    placed: Placed
     width: int
 
 
@@ -124,7 +124,7 @@ class LineRecognizer(Recognizer):
     def _prepare(self, image: Any) -> _Line:
         grey = read_grey(image)
         try:
-            return _Line(self.preprocess(grey), *grey.shape)
+            return _Line(self.preprocess.place(grey), grey.shape[1])
         except HwrError as error:
             raise HwrError(f"{image}: {error}" if isinstance(image, str | Path) else str(error)) from None
 
@@ -132,24 +132,22 @@ class LineRecognizer(Recognizer):
         return image if isinstance(image, HwrError) else self._prepare(image)
 
     def _readings(self, lines: Sequence[_Line], columns: int) -> list[TextReading]:
-        order = sorted(range(len(lines)), key=lambda i: -lines[i].seen.shape[1])
+        order = sorted(range(len(lines)), key=lambda i: -lines[i].placed.light.shape[1])
         found: dict[int, TextReading] = {}
         while order:
-            size = max(1, columns // lines[order[0]].seen.shape[1])
+            size = max(1, columns // lines[order[0]].placed.light.shape[1])
             batch, order = order[:size], order[size:]
-            hypotheses = self.decoder(*self.log_probs([lines[i].seen for i in batch]))
+            hypotheses = self.decoder(*self.log_probs([lines[i].placed.light for i in batch]))
             found |= {i: self._reading(lines[i], h) for i, h in zip(batch, hypotheses, strict=True)}
         return [found[i] for i in range(len(lines))]
 
     def _reading(self, line: _Line, hypothesis: Hypothesis) -> TextReading:
         spans = tuple((_original(a, line), _original(b, line)) for a, b in hypothesis.x_spans(self.network.stride))
         own = hypothesis.text, hypothesis.confidence, hypothesis.char_confidences
-        return TextReading(*own, spans, line.seen, blank=not line.seen.any())
+        seen = line.placed.light
+        return TextReading(*own, spans, seen, blank=not seen.any())
 
 
 def _original(x: float, line: _Line) -> float:
     """Where a column of what the network sees is in the image, at half its height if the line was sheared upright."""
-    height, width = line.seen.shape
-    scaled = max(1, round(line.width * height / line.height))
-    left = (width - scaled) / 2  # shearing adds paper on both sides
-    return float(min(max((x - left) * line.width / scaled, 0), line.width))
+    return min(max((x - line.placed.left) * line.placed.scale, 0.0), float(line.width))

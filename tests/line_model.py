@@ -13,6 +13,7 @@ LEFT = 8  # before the first box
 SETTINGS = [
     "experiment=tsv_crnn",
     "data.preprocess.height=32",
+    "data.preprocess.deskew=false",
     "network.stages=[{channels: 8}, {channels: 16}, {channels: 24, pool: [4, 1]}]",
     "network.width=0",
     "network.hidden=32",

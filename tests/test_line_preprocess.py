@@ -154,7 +154,8 @@ def test_lines_cut_out_along_a_polygon(around, level):
 def test_odd_shapes(shape):
     rng = np.random.default_rng(0)
     for image in (rng.integers(0, 256, shape, np.uint8), np.full(shape, 200, np.uint8)):
-        for preprocess in (PREPARE, LinePreprocess(deslant=True), LinePreprocess(contrast=False, median=3)):
+        levelled = LinePreprocess(deskew=True, deslant=True)
+        for preprocess in (PREPARE, levelled, LinePreprocess(contrast=False, median=3)):
             found = preprocess(image)
             assert found.shape[0] == 64
             assert found.dtype == np.uint8
@@ -177,6 +178,45 @@ def test_median_removes_specks():
     speckled[::9, ::7] = 0
     clean, found = PREPARE(image), LinePreprocess(median=3)(speckled)
     assert np.abs(found.astype(int) - clean).mean() < 0.2 * np.abs(PREPARE(speckled).astype(int) - clean).mean()
+
+
+def middles(light: np.ndarray) -> np.ndarray:
+    """The middle of the ink, in rows, of a twentieth of the line's columns after the other."""
+    ink = (light > 127).astype(float)
+    spans = [part for part in np.array_split(ink, 20, axis=1) if part.sum() > 20]
+    return np.array([np.average(np.arange(len(light)), weights=part.sum(1)) for part in spans])
+
+
+@pytest.mark.parametrize("contrast", [True, False])
+@pytest.mark.parametrize("climb", [-40, -20, 0, 12, 50])
+def test_deskew(climb, contrast):
+    height, width = 64 + abs(climb), 900
+    y, x = np.mgrid[:height, :width]
+    base = height / 2 + climb * (0.5 - x / width)
+    ink = (abs(y - base) < 16) & (x % 20 < 4) & (x > 30) & (x < width - 30)
+    image = written(ink, paper(height, width, noise=2))
+    skew = middles(LinePreprocess(contrast=contrast)(image))
+    placed = LinePreprocess(contrast=contrast, deskew=True).place(image)
+    level = middles(placed.light)
+    assert np.ptp(level) < 2.5
+    assert np.ptp(skew) >= 0.5 * abs(climb) * 64 / height
+    rows = np.flatnonzero((placed.light > 127).any(1))
+    assert 64 / 1.6 / 1.45 < np.ptp(rows) < 60  # the writing fills the height, whatever the paper around it
+    columns = np.flatnonzero((placed.light > 127).any(0))
+    ends = (columns[[0, -1]] - placed.left) * placed.scale  # back in the image
+    np.testing.assert_allclose(ends, np.flatnonzero(ink.any(0))[[0, -1]], atol=3)
+
+
+def test_deskew_keeps_what_is_short_or_blank():
+    image = written(strokes(64, 180, thick=4), paper(64, 180))
+    off, on = PREPARE(image), LinePreprocess(deskew=True)(image)
+    scaled = cv2.resize(off, (on.shape[1], round(64 * on.shape[1] / 180)))
+    cut = (len(scaled) - 64) // 2
+    assert overlap(on, scaled[cut : cut + 64] > 127) > 0.8
+    assert not LinePreprocess(deskew=True)(np.full((64, 200), 255, np.uint8)).any()
+    dash = np.full((64, 300), 230, np.uint8)
+    dash[30:33, 100:140] = 20
+    assert LinePreprocess(deskew=True)(dash).shape[1] <= 1.6 * 300  # a dash alone is not blown up
 
 
 @pytest.mark.parametrize("contrast", [True, False])
@@ -222,12 +262,12 @@ def test_wrong_settings(setting):
 
 
 def test_settings_travel():
-    custom = LinePreprocess(96, "dark_on_light", False, 3, 5000, True)
+    custom = LinePreprocess(96, "dark_on_light", False, 3, 5000, True, True)
     assert LinePreprocess.from_dict(custom.to_dict()) == custom
     assert LinePreprocess.from_dict({"height": 48}) == LinePreprocess(48)  # from before deslant
     with pytest.raises(HwrError, match=r"unknown setting hight: the settings are height, .* deslant"):
         LinePreprocess.from_dict({"hight": 3})
-    conf = dict(compose("train", ["experiment=tsv_crnn"]).data.preprocess)
+    conf = dict(compose("train", ["experiment=synthetic_crnn"]).data.preprocess)
     assert conf.pop("_target_") == "hwr.line_preprocess.LinePreprocess"
     assert conf == PREPARE.to_dict()  # conf/ and the class agree on the defaults
 

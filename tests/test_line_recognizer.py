@@ -124,6 +124,19 @@ def test_spans_where_the_line_is_sheared_upright(recognizer: LineRecognizer) -> 
     assert np.abs(np.concatenate(moved)).max() < WIDE
 
 
+def test_spans_where_the_line_is_laid_level(recognizer: LineRecognizer) -> None:
+    """Deskewing scales the line; spans are in pixels of the image all the same."""
+    levelled = LineRecognizer(replace(recognizer.bundle, preprocess=replace(recognizer.bundle.preprocess, deskew=True)))
+    moved = []
+    for seed, text in enumerate(texts(40, seed=6)):
+        image = np.pad(written(text, noise=1, seed=seed), ((6, 6), (0, 0)), mode="edge")
+        plain, found = recognizer.read(image), levelled.read(image)
+        if plain.text == found.text:
+            moved.append(centres(found) - centres(plain))
+    assert len(moved) > 5
+    assert np.abs(np.concatenate(moved)).mean() < 3
+
+
 def test_blank_paper(recognizer: LineRecognizer) -> None:
     assert recognizer.read(np.full((50, 300), 235, np.uint8)).blank
     assert not recognizer.read(written("1914")).blank
