@@ -381,6 +381,20 @@ def test_no_ink_is_cut_off_at_the_sides(seed):
     assert 0.58 * 199 < float(last) < 201
 
 
+def test_two_views_lie_in_the_same_place():
+    """What differs is ink alone, so that frame by frame both views show the same characters."""
+    images, widths = written((200, 150))
+    torch.manual_seed(3)
+    geometry = {"shear": 10, "narrow": 0.7, "elastic": 1.5, "jitter": 20}
+    found, found_widths = LineAugment(**geometry, views=2)(images, widths)
+    assert found_widths.tolist() == [220, 170] * 2
+    assert torch.equal(found[:2], found[2:])
+    found, _ = LineAugment(masks=10, noise=0.1, views=2)(images, widths)
+    assert not torch.equal(found[0], found[2])
+    with pytest.raises(HwrError, match=r"augment\.views must be 1 or 2, not 3"):
+        LineAugment(views=3)
+
+
 def test_lines_are_changed_each_in_its_own_way():
     torch.manual_seed(0)
     images, widths = written((200, 200, 200))

@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 import torch
 from line_fixtures import save, write_table
+from torch.distributions import Categorical, kl_divergence
 
+from hwr.callbacks import history
 from hwr.config import compose
+from hwr.data.lines.base import LineDataModule
 from hwr.errors import HwrError
 from hwr.experiment import Result, evaluate, fit
-from hwr.systems.losses import CTC
+from hwr.systems.losses import CTC, divergence
 from hwr.train import report
 
 SMALL = [
     "experiment=tsv_crnn",
     "data.preprocess.height=32",
+    "data.preprocess.deskew=false",
     "network.stages=[{channels: 8}, {channels: 16}, {channels: 24, pool: [4, 1]}]",
     "network.width=0",
     "network.hidden=24",
@@ -197,6 +201,40 @@ def test_ctc_gradient_with_a_shortcut() -> None:
     assert torch.autograd.gradcheck(both, inputs)
     found = loss(inputs[0], frames, inputs[1], targets, lengths).item()
     assert found == pytest.approx(both(*inputs).item(), rel=1e-5)
+
+
+def test_consistency_of_two_views() -> None:
+    """The divergence is that of the distributions, over true frames alone, and both views learn from it."""
+    torch.manual_seed(0)
+    logits = torch.randn(4, 6, 5, dtype=torch.double, requires_grad=True)
+    frames = torch.tensor([6, 4, 6, 4])
+    found = divergence(logits.log_softmax(2), frames)
+    expected = 0.0
+    for a, b, n in ((0, 2, 6), (1, 3, 4)):
+        for t in range(n):
+            p, q = (Categorical(logits=logits[i, t].detach()) for i in (a, b))
+            expected += float(kl_divergence(p, q) + kl_divergence(q, p))
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+    found.backward()
+    assert logits.grad is not None
+    teacher = logits.detach().softmax(2)[[2, 3, 0, 1]]  # the gradient of cross-entropy with a fixed teacher
+    inside = torch.arange(6) < frames[:, None]
+    exact = (logits.detach().softmax(2) - teacher) * inside[..., None]
+    torch.testing.assert_close(logits.grad, exact)
+    same = logits.detach()[:2].repeat(2, 1, 1).float()
+    targets, lengths = torch.tensor([1, 2, 3, 1, 2, 3]), torch.tensor([2, 1, 2, 1])
+    once = CTC()(same[:2], frames[:2], None, targets[:3], lengths[:2])
+    torch.testing.assert_close(CTC()(same, frames, None, targets, lengths, views=2), once)
+
+
+def test_two_views_train(numbers: Path, tmp_path: Path) -> None:
+    """Batches hold each line twice, within the same budget of columns, and the model learns."""
+    result = train(numbers, tmp_path, "augment.views=2", "augment.masks=4", "trainer.max_epochs=2")
+    assert isinstance(result.datamodule, LineDataModule)
+    batch = next(iter(result.datamodule.train_dataloader()))
+    assert batch.images.shape[0] * batch.images.shape[2] <= 800 // 2
+    losses = [row["train/loss"] for row in history.read(tmp_path / "history.csv")]
+    assert losses[1] < losses[0]
 
 
 def test_resumed_run_equals_an_unbroken_one(numbers: Path, tmp_path: Path) -> None:

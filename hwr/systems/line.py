@@ -56,7 +56,7 @@ class LineSystem(System):
     def training_step(self, batch: LineBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         logits, frames, aside = self.network(batch.images.contiguous(memory_format=torch.channels_last), batch.widths)
-        loss: Tensor = self.loss(logits, frames, aside, batch.targets, batch.lengths)
+        loss: Tensor = self.loss(logits, frames, aside, batch.targets, batch.lengths, batch.views)
         self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.lengths))
         self.log_step("train/batch_loss", loss)

@@ -139,16 +139,38 @@ class CTC(nn.Module):
     Args:
         shortcut: Weight of the same loss of the network's second outputs, where it has any (Retsinas et al. 2022,
             arXiv:2404.11339).
+        consistency: Weight of the divergence between the readings of two views of each line, frame by frame (CR-CTC,
+            Yao et al. 2025, arXiv:2410.05101); means nothing where every line comes once.
     """
 
-    def __init__(self, shortcut: float = 0.1) -> None:
+    def __init__(self, shortcut: float = 0.1, consistency: float = 0.2) -> None:
         super().__init__()
-        self.shortcut = shortcut
+        self.shortcut, self.consistency = shortcut, consistency
 
-    def forward(self, logits: Tensor, frames: Tensor, aside: Tensor | None, targets: Tensor, lengths: Tensor) -> Tensor:
-        """The loss of logits (B, T, C), frames (B,), second logits like the first, labels (sum,) and lengths (B,)."""
+    def forward(
+        self,
+        logits: Tensor,
+        frames: Tensor,
+        aside: Tensor | None,
+        targets: Tensor,
+        lengths: Tensor,
+        views: int = 1,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            logits: (B, T, C).
+            frames: int64 (B,), the true ones.
+            aside: Second logits like the first.
+            targets: int64 (sum of lengths,), from 1.
+            lengths: int64 (B,).
+            views: 2 if the second half of the batch holds other views of the lines of the first.
+        """
         with torch.autocast(logits.device.type, enabled=False):
-            loss = self.ctc(logits.float().log_softmax(2), frames, targets, lengths)
+            log_probs = logits.float().log_softmax(2)
+            loss = self.ctc(log_probs, frames, targets, lengths)
+            if views == 2 and self.consistency:
+                loss = loss + self.consistency * divergence(log_probs, frames) / lengths.sum().clamp(min=1)
             if aside is not None and self.shortcut:
                 loss = loss + self.shortcut * self.ctc(aside.float().log_softmax(2), frames, targets, lengths)
         return loss
@@ -157,3 +179,20 @@ class CTC(nn.Module):
         """Minus the log-probability of the labels, for each of them."""
         total = F.ctc_loss(log_probs.transpose(0, 1), targets, frames, lengths, reduction="sum")
         return total / lengths.sum().clamp(min=1)
+
+
+def divergence(log_probs: Tensor, frames: Tensor) -> Tensor:
+    """How far two views of each line are from being read alike (equations 4 and 5 of arXiv:2410.05101).
+
+    Each view learns from the other as from a fixed teacher: the Kullback-Leibler divergence, both ways, summed over the
+    true frames.
+
+    Args:
+        log_probs: (2 B, T, C), the second B the other views of the first.
+        frames: int64 (2 B,), the true ones.
+    """
+    one, other = log_probs.chunk(2)
+    inside = torch.arange(one.shape[1], device=frames.device) < frames[: len(one), None]  # (B, T)
+    one, other = one[inside], other[inside]
+    both = F.kl_div(one, other.detach(), reduction="sum", log_target=True)
+    return both + F.kl_div(other, one.detach(), reduction="sum", log_target=True)

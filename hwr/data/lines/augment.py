@@ -32,6 +32,8 @@ class LineAugment(nn.Module):
         blur: Probability of a 3 x 3 blur.
         masks: Spans that are erased, for every 1,000 pixels.
         mask_width: Widest span, in pixels.
+        views: 2 gives every line twice: in the same place, for frames to be compared, but inked, blurred and erased in
+            two ways, see :class:`hwr.systems.losses.CTC`.
 
     Raises:
         HwrError: If a value makes no sense.
@@ -53,6 +55,7 @@ class LineAugment(nn.Module):
         blur: float = 0,
         masks: float = 0,
         mask_width: int = 24,
+        views: int = 1,
     ) -> None:
         super().__init__()
         if not 0 < narrow <= 1:
@@ -61,19 +64,26 @@ class LineAugment(nn.Module):
             raise HwrError(f"augment.tall must be at least 1, not {tall!r}")
         if not isinstance(jitter, int) or jitter < 0:
             raise HwrError(f"augment.jitter must be a whole number of pixels, not {jitter!r}")
+        if views not in (1, 2):
+            raise HwrError(f"augment.views must be 1 or 2, not {views!r}")
         self.shear, self.rotation, self.narrow, self.tall = shear, rotation, narrow, tall
         self.shift, self.jitter, self.elastic, self.stroke, self.contrast = shift, jitter, elastic, stroke, contrast
         self.brightness, self.noise, self.blur = brightness, noise, blur
-        self.masks, self.mask_width = masks, mask_width
+        self.masks, self.mask_width, self.views = masks, mask_width, views
         self.warps = any((shear, rotation, shift, jitter, elastic)) or narrow != 1 or tall != 1
 
     @torch.no_grad()
     def forward(self, images: Tensor, widths: Tensor) -> tuple[Tensor, Tensor]:
-        """Changes float images (B, 1, H, W) in [0, 1], ink light on 0, of these widths (B,); gives both anew."""
+        """Changes float images (B, 1, H, W) in [0, 1], ink light on 0, of these widths (B,).
+
+        Returns:
+            Images (B * views, 1, H, W') and widths (B * views,), all lines and then, with two views, all once more.
+        """
         images, widths = F.pad(images, (0, self.jitter)), widths + self.jitter
-        inside = torch.arange(images.shape[3], device=images.device) < widths[:, None]  # (B, W)
         if self.warps:
             images = self._warp(images, widths)
+        images, widths = images.repeat(self.views, 1, 1, 1), widths.repeat(self.views)
+        inside = torch.arange(images.shape[3], device=images.device) < widths[:, None]  # (B, W)
         draw = torch.rand(len(images), device=images.device)
         for chosen, change in ((draw < self.stroke, _thicker), (draw > 1 - self.stroke, _thinner)):
             images = _some(images, chosen, change)

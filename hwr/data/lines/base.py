@@ -44,7 +44,7 @@ class LineDataModule(SplitDataModule):
         charset: Makes the charset from the training transcripts, see :func:`hwr.text.make_charset`.
         unknown: What to do with a training line that has characters outside the charset: ``error``, or ``skip`` the
             line.
-        columns: Most columns of pixels of a training batch, padding included, over all devices.
+        columns: Most columns of pixels of a training batch, padding and second views included, over all devices.
         eval_columns: The same for validation and test.
         cache: Folder for prepared lines; None keeps them in memory.
         augment: Changes a float batch in training, see :class:`hwr.data.lines.augment.LineAugment`.
@@ -186,7 +186,7 @@ class LineDataModule(SplitDataModule):
             raise HwrError(f"{name}: none of {len(part.lost)} lines can be used{first}")
         if len(part) < world:
             raise HwrError(f"{world} devices cannot share {len(part)} lines ({name}); use fewer devices")
-        columns = self.columns if train else self.eval_columns
+        columns = self.columns // getattr(self.augment, "views", 1) if train else self.eval_columns
         return WidthOrder(part.widths, columns, train, self.seed, rank, world, train and self.endless)
 
     def on_after_batch_transfer(self, batch: LineBatch, dataloader_idx: int) -> LineBatch:
@@ -194,6 +194,9 @@ class LineDataModule(SplitDataModule):
         images, widths = self.preprocess.normalize(batch.images), batch.widths
         if self.augment is not None and self.trainer is not None and self.trainer.training:
             images, widths = self.augment(images, widths)
+            if (views := len(images) // len(batch.ids)) > 1:
+                again = {"targets": batch.targets, "lengths": batch.lengths, "ids": batch.ids}
+                batch = batch._replace(views=views, **{name: each.repeat(views) for name, each in again.items()})
         return batch._replace(images=images, widths=widths)
 
     def _set_apart(self, name: str, lines: Lines) -> tuple[Lines, Lines]:

@@ -23,6 +23,7 @@ class LineBatch(NamedTuple):
         targets: int64 (sum of lengths,), the labels of all lines in a row, from 1.
         lengths: int64 (B,), labels of each line.
         ids: int64 (B,), positions in the split.
+        views: 2 if the second half of the batch holds the lines of the first once more, changed in another way.
     """
 
     images: Tensor
@@ -30,6 +31,7 @@ class LineBatch(NamedTuple):
     targets: Tensor
     lengths: Tensor
     ids: Tensor
+    views: int = 1
 
 
 class LineSet(Dataset[LineBatch]):
