@@ -46,7 +46,7 @@ def data_share(data: str) -> str:
 
     module = _datamodule(compose("train", ["experiment=tsv_crnn", f"data.path={data}"]))
     part = module.sets["train"]
-    order = list(module.loader("train").sampler)[:20]  # type: ignore[arg-type]
+    order = list(module.order("train", rank=0, world=1))[:20]
 
     def work() -> None:
         for positions in order:
@@ -65,7 +65,7 @@ def kinds() -> None:
     from hwr.networks import build
 
     config = OmegaConf.to_container(OmegaConf.load(CONF_DIR / "network" / "crnn.yaml"))
-    net = build(config, num_classes=100, height=64).train().to(memory_format=torch.channels_last)  # type: ignore[arg-type,call-overload]
+    net = build(config, num_classes=100, height=64).train().to(memory_format=torch.channels_last)
     images = torch.rand(14, 1, 64, 1000).contiguous(memory_format=torch.channels_last)
     columns, lengths = torch.rand(14, 125, 256), torch.full((14,), 125)
     for name, part, inputs in (("convolutions", net.columns, (images,)), ("BiLSTM", net.rnn, (columns, lengths))):
@@ -94,7 +94,11 @@ def reading(model: str, data: str) -> None:
     for name, decoder in ways.items():
         for precision in ("32-true", "bf16-mixed"):
             recognizer = Recognizer.load(model, decoder=decoder, precision=precision)
-            pace = [len(paths) / seconds(lambda: list(recognizer.read_files(paths)), 1) for _ in range(RUNS)]  # noqa: B023
+
+            def read(recognizer=recognizer) -> None:
+                list(recognizer.read_files(paths))
+
+            pace = [len(paths) / seconds(read, 1) for _ in range(RUNS)]
             print(f"reading, {name}, {precision}: {middle(pace)} lines/s ({len(paths)} files)", flush=True)
 
 

@@ -18,7 +18,8 @@ from hwr.decoders import Decoder
 from hwr.decoding import Hypothesis
 from hwr.errors import HwrError
 from hwr.images import Grey, read_grey
-from hwr.line_preprocess import Placed
+from hwr.line_preprocess import LinePreprocess, Placed
+from hwr.networks import LineNetwork
 from hwr.precision import choose
 from hwr.recognizer import Recognizer
 from hwr.threads import in_threads
@@ -65,6 +66,9 @@ class LineRecognizer(Recognizer):
         decoder: Makes the decoder; None is greedy.
         precision: ``32-true``, ``bf16-mixed``, or ``auto``: bfloat16 where this machine reads faster with it.
     """
+
+    network: LineNetwork
+    preprocess: LinePreprocess
 
     def __init__(
         self,

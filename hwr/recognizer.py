@@ -15,6 +15,7 @@ from hwr import bundle
 from hwr.bundle import Bundle
 from hwr.errors import HwrError
 from hwr.images import read_grey
+from hwr.networks import CharacterNetwork, LineNetwork
 from hwr.threads import in_threads
 
 if TYPE_CHECKING:
@@ -52,11 +53,13 @@ class Recognizer:
         HwrError: If there is no such device, or the weights are of another network.
     """
 
+    network: CharacterNetwork | LineNetwork
+
     def __init__(self, model: Bundle, device: str = "cpu") -> None:
         self.bundle, self.classes, self.preprocess = model, model.classes, model.preprocess
         try:
             self.device = torch.device(device)
-            self.network = model.build().eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network = model.build().eval().to(self.device).to(memory_format=torch.channels_last)
         except (AssertionError, RuntimeError) as error:  # torch's words for a device that is not there
             raise HwrError(f"device={device}: {str(error).splitlines()[0]}; use device=cpu") from None
 

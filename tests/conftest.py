@@ -29,7 +29,7 @@ def hwr(tmp_path: Path) -> Run:
     def run(command: str, *arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "160"}
         line = [sys.executable, "-m", f"hwr.{command}", *arguments]
-        return subprocess.run(line, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=240, **kwargs)  # type: ignore[call-overload,no-any-return]
+        return subprocess.run(line, cwd=tmp_path, env=env, text=True, capture_output=True, timeout=240, **kwargs)
 
     return run
 
@@ -78,7 +78,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
         except SystemExit as stop:
             code = stop.code
         out, err = capfd.readouterr()
-        return subprocess.CompletedProcess([command, *arguments], code, out, err)  # type: ignore[arg-type]
+        return subprocess.CompletedProcess([command, *arguments], code, out, err)
 
     return run
 

@@ -29,7 +29,7 @@ def png_bytes(image: Image.Image) -> bytes:
 def fails(source: object, *words: str) -> str:
     """Reads a bad source; its error must be one line that contains the words."""
     with pytest.raises(HwrError) as caught:
-        read_grey(source)  # type: ignore[arg-type]
+        read_grey(source)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:

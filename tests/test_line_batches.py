@@ -101,7 +101,7 @@ def test_fixed_batches():
 def batches(world: int = 1, epoch: int = 0, widths: np.ndarray = WIDTHS, **kwargs: object) -> list[list[list[int]]]:
     """For each rank its batches."""
     settings = {"columns": 4000, "shuffle": True, "seed": 3, **kwargs}
-    orders = [WidthOrder(widths, rank=rank, world=world, **settings) for rank in range(world)]  # type: ignore[arg-type]
+    orders = [WidthOrder(widths, rank=rank, world=world, **settings) for rank in range(world)]
     for order in orders:
         order.set_epoch(epoch)
     found = [[list(batch) for batch in order] for order in orders]
@@ -270,9 +270,9 @@ def test_processes_that_prepare_the_same_at_once(table, tmp_path):
     lines = read_table(table)
     for attempt in range(5):
         with ThreadPoolExecutor(6) as pool:
-            found = list(pool.map(lambda _: prepare(lines, PREPARE, tmp_path / f"c{attempt}", "train"), range(6)))  # noqa: B023
-        for part in found:
-            check(part, table)
+            jobs = [pool.submit(prepare, lines, PREPARE, tmp_path / f"c{attempt}", "train") for _ in range(6)]
+        for job in jobs:
+            check(job.result(), table)
         assert len(folders(tmp_path / f"c{attempt}")) == 1
 
 

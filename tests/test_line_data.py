@@ -528,9 +528,9 @@ def test_iam(tmp_path, caplog):
     with pytest.raises(HwrError, match="no complete set of id lists"):
         IAM(str(root), lists=str(root), **settings()).setup()
     with pytest.raises(HwrError, match=r"data\.level must be lines or words"):
-        IAM(str(root), level="pages", **settings())  # type: ignore[arg-type]
+        IAM(str(root), level="pages", **settings())
     with pytest.raises(HwrError, match=r"data\.segmentation must be all or ok"):
-        IAM(str(root), segmentation="err", **settings())  # type: ignore[arg-type]
+        IAM(str(root), segmentation="err", **settings())
 
 
 def test_iam_words(tmp_path):

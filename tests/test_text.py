@@ -94,7 +94,7 @@ def test_named_blocks():
     assert Charset.named("digits", "latin") == Charset.named("latin", "digits")
     assert len(Charset.named("latin")) == 52
     assert len(Charset.named("ascii")) == 95
-    assert not Charset.named("ascii", "french").missing(["L’œuvre « Çà et là », dès Noël — à 5 €…"])  # noqa: RUF001
+    assert not Charset.named("ascii", "french").missing(["L’œuvre « Çà et là », dès Noël — à 5 €…"])
     assert " " not in Charset.named("latin")
     assert " " in Charset.named("latin", "space")
     with pytest.raises(HwrError, match=r"klingon.*digits, latin"):
@@ -151,7 +151,7 @@ def naive_distance(a: str | list[str], b: str | list[str]) -> int:
 
 def random_pairs(n: int, most: int, alphabet: str = "abcé ") -> list[tuple[str, str]]:
     generator = random.Random(0)
-    return [tuple("".join(generator.choices(alphabet, k=generator.randrange(most))) for _ in "ab") for _ in range(n)]  # type: ignore[misc]
+    return [tuple("".join(generator.choices(alphabet, k=generator.randrange(most))) for _ in "ab") for _ in range(n)]
 
 
 def test_distance_and_alignment_against_the_plain_table():

@@ -109,7 +109,7 @@ def test_the_recorded_configuration_repeats_the_run(run: Path, tmp_path: Path) -
 
     cfg = OmegaConf.load(run / "config.yaml")
     text = yaml.safe_dump(OmegaConf.to_container(cfg)).replace(str(run), str(tmp_path / "again"))
-    again = fit(OmegaConf.create(text))  # type: ignore[arg-type]
+    again = fit(OmegaConf.create(text))
     assert same(weights(run), weights(again.run_dir))
     assert figures(run) == figures(again.run_dir)
 

@@ -24,9 +24,9 @@ BLOCKS = {
     "digits": string.digits,
     "latin": string.ascii_letters,
     "space": " ",
-    "punctuation": string.punctuation + "’‘“”«»…–—",  # noqa: RUF001
+    "punctuation": string.punctuation + "’‘“”«»…–—",
     "ascii": string.printable[:95],
-    "french": _FRENCH_LETTERS + _FRENCH_LETTERS.upper() + "’«»…–—€°",  # noqa: RUF001
+    "french": _FRENCH_LETTERS + _FRENCH_LETTERS.upper() + "’«»…–—€°",
 }
 
 

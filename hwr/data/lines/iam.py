@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from hwr.data.lines.items import LineImage, Lines, Stamp, Trait, check_disjoint
+from hwr.data.lines.items import Lines, Trait, check_disjoint
 from hwr.data.lines.safe_xml import parse
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES
@@ -93,7 +93,7 @@ def read(
             lines.reject(row.name, "marked err: may be badly segmented", row.text, writers.get(form))
         else:
             image = _image(root / level, row.name, form)
-            lines.add(row.name, row.text, lambda p=image: LineImage(Stamp.of(p)), writers.get(form), form.rstrip(_ABC))  # type: ignore[misc]
+            lines.add(row.name, row.text, image, writers.get(form), form.rstrip(_ABC))
     return lines.checked(root)
 
 

@@ -139,7 +139,7 @@ class Lines:
         self,
         name: str,
         text: str,
-        image: LineImage | Callable[[], LineImage],
+        image: LineImage | Path,
         writer: str | None = None,
         text_id: str | None = None,
     ) -> None:
@@ -148,7 +148,7 @@ class Lines:
         Args:
             name: Unique here.
             text: As stored; normalised here.
-            image: Its pixels, or a function that finds them.
+            image: Its pixels, or the file that holds nothing else.
             writer: See :class:`LineItem`.
             text_id: See :class:`LineItem`.
         """
@@ -157,7 +157,7 @@ class Lines:
             check_text(text)
             if name in self._names:
                 raise HwrError("there is a line of this name already")
-            found = image if isinstance(image, LineImage) else image()
+            found = LineImage(Stamp.of(image)) if isinstance(image, Path) else image
         except HwrError as error:
             self.reject(name, str(error), text, writer)
         else:

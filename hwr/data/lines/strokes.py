@@ -235,8 +235,8 @@ def _composed(plain: dict[str, Glyph]) -> dict[str, Glyph]:
         return Glyph(strokes, x + plain[parts[-1]].width * scale[0] * (1 - advance))
 
     ring = np.array([(3, -21), (1, -20), (0, -18), (1, -16), (3, -15), (5, -16), (6, -18), (5, -20), (3, -21)], float)
-    out = {"’": beside("'", (1, 1), 1), "…": beside("...", (1, 1), 0.8), "°": Glyph([_smooth(ring)], 8)}  # noqa: RUF001
-    out |= {"–": beside("-", (0.9, 1), 1), "—": beside("-", (1.3, 1), 1)}  # noqa: RUF001
+    out = {"’": beside("'", (1, 1), 1), "…": beside("...", (1, 1), 0.8), "°": Glyph([_smooth(ring)], 8)}
+    out |= {"–": beside("-", (0.9, 1), 1), "—": beside("-", (1.3, 1), 1)}
     out |= {"«": beside("<<", (0.4, 0.6), 0.7, -2), "»": beside(">>", (0.4, 0.6), 0.7, -2)}
     return out | {"œ": beside("oe", (0.9, 1), 0.8), "æ": beside("ae", (0.9, 1), 0.8), "Œ": beside("OE", (0.9, 1), 0.75)}
 

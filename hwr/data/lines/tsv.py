@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from hwr.data.lines.items import LineImage, Lines, Stamp, check_disjoint
+from hwr.data.lines.items import Lines, check_disjoint
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES
 
@@ -85,8 +85,7 @@ def read_table(path: str | Path) -> Lines:
             known = text if len(row.fields) == len(columns) else ""
             lines.reject(image or f"line {row.line}", f"{path}, line {row.line}: {problem}", known, writer or None)
         else:
-            file = path.parent / image
-            lines.add(image, text, lambda file=file: LineImage(Stamp.of(file)), writer or None)  # type: ignore[misc]
+            lines.add(image, text, path.parent / image, writer or None)
     return lines.checked(path)
 
 
@@ -179,4 +178,4 @@ def _add_pair(lines: Lines, name: str, text: Path | None, images: list[Path]) ->
     elif len(images) > 1:
         lines.reject(name, f"several images: {', '.join(image.name for image in images)}; keep one", content)
     else:
-        lines.add(name, content, lambda: LineImage(Stamp.of(images[0])))
+        lines.add(name, content, images[0])

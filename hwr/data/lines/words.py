@@ -34,7 +34,7 @@ example heard several change answer room sea against top turned learn point city
 money quick brown fox jumps lazy dog judge zebra wizard quartz kayak vex jigsaw
 London Oxford York Dublin Boston Kate William Xavier Queen Victoria Monday Friday
 """
-_DASH = " – "  # noqa: RUF001
+_DASH = " – "
 PATTERNS = (
     "{}, ",
     "{}; ",
@@ -62,7 +62,7 @@ def _sentence(rng: np.random.Generator, words: list[str]) -> str:
     for _ in range(rng.integers(4, 10)):
         word = _number(rng) if rng.random() < 0.12 else words[rng.integers(len(words))]
         line += (PATTERNS[rng.integers(len(PATTERNS))] if rng.random() < 0.15 else "{} ").format(word)
-    line = line.rstrip(" ,;:-/&–")  # noqa: RUF001
+    line = line.rstrip(" ,;:-/&–")
     line = line[0].upper() + line[1:] if rng.random() < 0.7 else line
     return line.upper() if rng.random() < 0.04 else line + [".", "!", "?", "", " %", "*"][rng.choice(6, p=_ENDS)]
 
