@@ -61,10 +61,10 @@ def worst_errors(images: Images, truth: Sequence[str], predicted: Sequence[str],
 
 
 def suspects(images: Images, labels: Sequence[str], read: Sequence[str], sure: Sequence[float], title: str) -> Figure:
-    """Draw images (N, H, W) in order with the label each has → what was read, red where they differ."""
-    captions = [f"{_shown(a)} → {_shown(b)} {_percent(c)}" for a, b, c in zip(labels, read, sure, strict=True)]
-    numbered = [f"{rank}.  {caption}" for rank, caption in enumerate(captions, start=1)]
-    return _grid(title, images, numbered, [GREEN if a == b else RED for a, b in zip(labels, read, strict=True)])
+    """Draw images (N, H, W) by rank with the label each has → what was read, red where they differ."""
+    captions = [f"{_shown(a)} → {_shown(b)}" for a, b in zip(labels, read, strict=True)]
+    notes = [f"{rank}.  {_percent(share)} sure" for rank, share in enumerate(sure, start=1)]
+    return _grid(title, images, captions, [GREEN if a == b else RED for a, b in zip(labels, read, strict=True)], notes)
 
 
 def confused_pairs(
@@ -110,7 +110,7 @@ def confusion(matrix: Integers, classes: Sequence[str]) -> Figure:
     left, side = MARGIN + 34 + longest, 826 - MARGIN - longest
     title = f"{np.trace(matrix) / total:.2%} of {matrix.sum():,} images read correctly; colour shows the errors"
     figure, _ = new_page(title, HEADER + side + (longest if upright else 14) + 50)
-    axes = _axes(figure, left, HEADER, side, side)
+    axes = panel(figure, left, HEADER, side, side)
     colours, scale = ERRORS.with_extremes(bad="white", under=LINE), PowerNorm(0.5, vmin=0, vmax=worst)
     heat = axes.imshow(share, cmap=colours, norm=scale, interpolation="nearest")
     axes.grid(visible=False)
@@ -122,7 +122,7 @@ def confusion(matrix: Integers, classes: Sequence[str]) -> Figure:
     axes.tick_params("x", rotation=90 if upright else 0)
     axes.set_xlabel("predicted class" if block == 1 else f"predicted class (a dot covers {block} by {block} classes)")
     axes.set_ylabel("true class")
-    bar = figure.colorbar(heat, cax=_axes(figure, left + side + 24, HEADER, 12, side), label="share of the true class")
+    bar = figure.colorbar(heat, cax=panel(figure, left + side + 24, HEADER, 12, side), label="share of the true class")
     ticks = worst * np.linspace(0, 1, 9) ** 2
     bar.set_ticks(ticks.tolist(), labels=[f"{tick:.2g}%" for tick in ticks])
     bar.outline.set_visible(False)
@@ -164,10 +164,10 @@ def curves(history: Sequence[Mapping[str, float]], kept: float | None = None) ->
         title = f"Best at epoch {best:g}: validation {name} {judged[best]:.4g}" + "%" * (judge != "val/loss")
     figure, _ = new_page(title, HEADER + 300 * len(shown) + 30 - 100 * bool(rates))
     for place, (title, names) in enumerate(shown):
-        axes = _axes(figure, 84, HEADER + 24 + 300 * place, WIDTH - 84 - MARGIN, 140 if names == rates else 240, title)
+        axes = panel(figure, 84, HEADER + 24 + 300 * place, WIDTH - 84 - MARGIN, 140 if names == rates else 240, title)
         values = [value for name in names for value in lines[name].values()]
         wide = title == "Loss" and 0 < 20 * min(values) < max(values)
-        zero = _log_axis(axes, values) if wide or title == "Error, %" else -inf
+        zero = log_axis(axes, values) if wide or title == "Error, %" else -inf
         if best is not None:
             axes.axvline(best, linestyle="--", color=GREY, linewidth=1, label="best epoch")
         for name in names:
@@ -194,7 +194,7 @@ def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 15) 
     error = np.abs(claimed - found) @ counts / len(sure)
     title = f"Expected calibration error {error:.1f}%: on average {sure.mean():.1%} sure, {right.mean():.1%} right"
     figure, _ = new_page(title, 600)
-    axes = _axes(figure, 84, HEADER + 24, WIDTH - 84 - MARGIN, 440, "Images read correctly, %")
+    axes = panel(figure, 84, HEADER + 24, WIDTH - 84 - MARGIN, 440, "Images read correctly, %")
     axes.bar((used + 0.5) * 100 / bins, found, 90 / bins, color=BLUE, label="read correctly")
     axes.vlines(claimed, np.minimum(claimed, found), np.maximum(claimed, found), color=ORANGE, linewidth=2)
     axes.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1, label="perfect calibration")
@@ -204,6 +204,37 @@ def reliability(confidence: Floats, correct: NDArray[np.bool_], bins: int = 15) 
     texts = [f"{100 * i / bins:.0f}-{100 * (i + 1) / bins:.0f}\n{n:,}" for i, n in zip(used, counts, strict=True)]
     axes.set_xticks((used + 0.5) * 100 / bins, texts, size=min(8, 120 / bins))
     axes.set_xlabel("confidence in %, and the number of images")
+    return figure
+
+
+def before_and_after(rows: Sequence[tuple[str, str, float, float | None, float | None]], what: str) -> Figure:
+    """Draw errors before and after fine-tuning with their intervals.
+
+    Args:
+        rows: Data, ``before`` or ``after``, and the error in 0..1 with the ends of its interval, where there is one.
+        what: The errors are, with the split.
+    """
+    names = list(dict.fromkeys(data for data, *_ in rows))
+    found = {(data, when): 100 * error for data, when, error, *_ in rows}
+    title = "; ".join(f"{data}: {found[data, 'before']:.3g}% → {found[data, 'after']:.3g}%" for data in names)
+    height = 90 * len(names)
+    figure, _ = new_page(title, HEADER + 24 + height + 56)
+    axes = panel(figure, 110, HEADER + 24, WIDTH - 110 - 4 * MARGIN, height, f"{what}, %")
+    for data, when, error, low, high in rows:
+        y = names.index(data) + (0.16 if when == "after" else -0.16)
+        colour = BLUE if when == "after" else ORANGE
+        if low is not None and high is not None:
+            axes.hlines(y, 100 * low, 100 * high, color=colour, alpha=0.3, linewidth=7)
+        axes.plot(100 * error, y, "o", color=colour, markersize=7, label=when if data == names[0] else None)
+        end = 100 * max(error, high or 0)
+        axes.annotate(
+            f"{100 * error:.3g}", (end, y), (7, 0), textcoords="offset points", size=8, color=GREY, va="center"
+        )
+    axes.set_yticks(range(len(names)), names)
+    axes.set(ylim=(len(names) - 0.5, -0.5))
+    axes.set_xlim(0, 1.08 * max(100 * max(error, high or 0) for *_, error, _, high in rows) or 1)
+    axes.grid(visible=False, axis="y")
+    axes.legend(ncols=2, frameon=False, fontsize=8, labelcolor=GREY, **LEGEND)
     return figure
 
 
@@ -223,7 +254,7 @@ def new_page(title: str, height: float) -> tuple[Figure, Axes]:
     return figure, page
 
 
-def _axes(figure: Figure, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
+def panel(figure: Figure, left: float, top: float, width: float, height: float, title: str = "") -> Axes:
     """Return plain axes at a place in pixels."""
     page = figure.get_figheight() * DPI
     axes = figure.add_axes((left / WIDTH, 1 - (top + height) / page, width / WIDTH, height / page), axisbelow=True)
@@ -237,7 +268,7 @@ def _axes(figure: Figure, left: float, top: float, width: float, height: float, 
     return axes
 
 
-def _log_axis(axes: Axes, values: Sequence[float]) -> float:
+def log_axis(axes: Axes, values: Sequence[float]) -> float:
     """Make the y axis logarithmic with plain numbers; return the height at which a zero is to be drawn, if any."""
     positive = [value for value in values if value > 0] or [1.0, 10.0]
     low, high = min(positive) / 1.15, max(positive) * 1.15
@@ -252,22 +283,26 @@ def _log_axis(axes: Axes, values: Sequence[float]) -> float:
     return zero
 
 
-def _grid(title: str, images: Images, captions: Sequence[str], colours: Sequence[str]) -> Figure:
-    """Draw images (N, H, W) in rows with a caption and its colour each; captions too wide are broken in two."""
+def _grid(
+    title: str, images: Images, captions: Sequence[str], colours: Sequence[str], notes: Sequence[str] = ()
+) -> Figure:
+    """Draw images (N, H, W) in rows, each with a coloured caption (in two lines if too wide), perhaps a grey note."""
     if not len(images):
         return new_page("No images to show", HEADER)[0]
     scale = max(1, round(100 / max(images.shape[1:])))
     height, width = scale * images.shape[1], scale * images.shape[2]
     captions = [text if _extent(text, 8) <= width else text.replace(" (true", "\n(true") for text in captions]
-    cell = max(width, *(_extent(line, 8) for caption in captions for line in caption.split("\n"))) + 12
+    cell = max(width, *(_extent(line, 8) for text in [*captions, *notes] for line in text.split("\n"))) + 12
     columns = max(1, int((WIDTH - 2 * MARGIN + 12) // cell))
     cell = (WIDTH - 2 * MARGIN + 12) / columns
-    row = height + 36 + 18 * any("\n" in caption for caption in captions)
+    row = height + 36 + 18 * (bool(notes) or any("\n" in caption for caption in captions))
     figure, page = new_page(title, HEADER + ceil(len(images) / columns) * row)
     for i, (image, caption, colour) in enumerate(zip(images, captions, colours, strict=True)):
         x, y = round(MARGIN + i % columns * cell + (cell - 12 - width) / 2), HEADER + i // columns * row
         _draw(page, image, x, y, scale)
-        page.text(x + width / 2, y + height + 5, caption, color=colour, size=8, ha="center", va="top", parse_math=False)
+        how: dict[str, Any] = {"size": 8, "ha": "center", "va": "top", "parse_math": False}
+        page.text(x + width / 2, y + height + 5, caption, color=colour, **how)
+        page.text(x + width / 2, y + height + 22, notes[i] if notes else "", color=GREY, **how)
     return figure
 
 

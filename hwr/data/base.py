@@ -17,6 +17,7 @@ from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.data.corrections import correct_characters
 from hwr.data.labels import choose
 from hwr.data.lines.augment import LineAugment
+from hwr.data.mixing import Draw, check_share, class_weights, joined_characters
 from hwr.data.module import SplitDataModule, Splitter
 from hwr.errors import HwrError
 from hwr.files import write_json
@@ -42,6 +43,7 @@ class CharacterDataModule(SplitDataModule):
         labels: Train on so many samples only, see :mod:`hwr.data.labels`; None means on all.
         labels_seed: Of their draw.
         corrections: A table of right labels for training samples, see :mod:`hwr.data.corrections`.
+        balance: Draw as many training samples of every class, with replacement.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class CharacterDataModule(SplitDataModule):
         labels: int | None = None,
         labels_seed: int = 0,
         corrections: str | None = None,
+        balance: bool = False,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, LineAugment):
@@ -66,7 +69,7 @@ class CharacterDataModule(SplitDataModule):
         self.preprocess = preprocess
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
-        self.corrections = corrections
+        self.corrections, self.balance = corrections, balance
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
 
@@ -125,6 +128,26 @@ class CharacterDataModule(SplitDataModule):
         self.sets = {name: replace(part, labels=new[part.labels]) for name, part in self.sets.items()}
         self.classes = tuple(classes)
 
+    def add_classes(self, names: Sequence[str]) -> None:
+        """Puts classes that this data lacks after its own, for a model that is not to forget them."""
+        self.as_classes((*self.classes, *(name for name in names if name not in self.classes)))
+
+    def mix(self, other: CharacterDataModule | None, share: float) -> None:
+        """Decides what an epoch of training holds, once everything is set up.
+
+        Args:
+            other: Data whose training samples come again, so that they are not forgotten; None: there is none.
+            share: Of each epoch that they are.
+        """
+        check_share(share)
+        own, others = self.sets["train"], 0
+        if other is not None and share:
+            other.as_classes(self.classes)
+            others = len(other.sets["train"])
+            self.mixed = joined_characters(own, other.sets["train"])
+        weights = class_weights(own.labels) if self.balance else None
+        self.draw = Draw(len(own), weights, others, share, self.seed) if others or self.balance else None
+
     def class_counts(self) -> Tensor:
         """Training samples of each class, int64 (C,)."""
         return torch.bincount(self.sets["train"].labels, minlength=len(self.classes))
@@ -150,7 +173,8 @@ class CharacterDataModule(SplitDataModule):
         size = self.batch_size if train else self.eval_batch_size
         if min(size, n) < world:
             raise HwrError(f"{world} devices cannot share {min(size, n)} samples ({name}); use fewer devices")
-        return BatchOrder(n, size, train, self.seed, rank, world)
+        draw = self.draw if train else None
+        return BatchOrder(n if draw is None else len(draw), size, train, self.seed, rank, world, draw)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Augments (in training) and normalises a whole batch on its device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -71,10 +71,20 @@ class BatchOrder(Sampler[Sequence[int]]):
         seed: Of the order.
         rank: Of this process.
         world: Number of processes.
+        draw: Which positions an epoch of training holds, ``n`` of them; None: 0 to n - 1.
     """
 
-    def __init__(self, n: int, batch_size: int, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.n, self.batch_size, self.shuffle = n, min(batch_size, n), shuffle
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        draw: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        self.n, self.batch_size, self.shuffle, self.draw = n, min(batch_size, n), shuffle, draw
         self.seed, self.rank, self.world = seed, rank, world
         self.epoch = 0
 
@@ -90,6 +100,7 @@ class BatchOrder(Sampler[Sequence[int]]):
     def __iter__(self) -> Iterator[Sequence[int]]:
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
+            order = order if self.draw is None else self.draw(self.epoch)[order]
             for start in range(0, len(self) * self.batch_size, self.batch_size):
                 yield order[start + self.rank : start + self.batch_size : self.world].tolist()
         else:

@@ -12,6 +12,8 @@ from lightning import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from hwr.data.mixing import Draw
+
 Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
@@ -26,6 +28,8 @@ class SplitDataModule(LightningDataModule):
     Attributes:
         sets: The splits by name; one that is indexed by a list of positions gives a batch.
         test_split: The name of the split that is scored.
+        draw: Which training samples an epoch holds; None: each once.
+        mixed: What training reads where there is other data among it; ``sets["train"]`` are its first samples.
     """
 
     sets: Mapping[str, Dataset[Any]]
@@ -34,6 +38,8 @@ class SplitDataModule(LightningDataModule):
         super().__init__()
         self.split, self.augment, self.seed = split, augment, seed
         self.test_split = "test"
+        self.draw: Draw | None = None
+        self.mixed: Dataset[Any] | None = None
 
     @abstractmethod
     def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
@@ -47,6 +53,7 @@ class SplitDataModule(LightningDataModule):
         """The loader of one split; each process of a multi-device run reads its share."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         part, order = self.sets[name], self.order(name, rank, world)
+        part = self.mixed if name == "train" and self.mixed is not None else part
         if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single samples in place of our batches
             return DataLoader(FixedBatches(part, list(order)), batch_size=None)
         # A generator of its own: a loader draws a number when it starts, in an unbroken run after augmentation and

@@ -18,6 +18,7 @@ from hwr.data.labels import choose
 from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
+from hwr.data.mixing import Draw, JoinedLines, check_share, rarity
 from hwr.data.module import SplitDataModule, Splitter
 from hwr.errors import HwrError
 from hwr.files import write_json
@@ -68,6 +69,7 @@ class LineDataModule(SplitDataModule):
         labels: int | None = None,
         labels_seed: int = 0,
         corrections: str | None = None,
+        balance: bool = False,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, Augment):
@@ -79,7 +81,7 @@ class LineDataModule(SplitDataModule):
         self.preprocess = preprocess
         self.columns, self.eval_columns, self.unknown = columns, eval_columns, unknown
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
-        self.corrections = corrections
+        self.corrections, self.balance = corrections, balance
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
@@ -139,6 +141,34 @@ class LineDataModule(SplitDataModule):
         for part in self.sets.values():
             part.encode(self.charset)
 
+    def mix(self, other: LineDataModule | None, share: float) -> None:
+        """Decides what an epoch of training holds, once everything is set up and feasible.
+
+        Args:
+            other: Data whose training lines come again, so that they are not forgotten, but for those with characters
+                outside the charset; None: there is none.
+            share: Of each epoch that they are.
+
+        Raises:
+            HwrError: If this data is endless, or there are no such lines.
+        """
+        check_share(share)
+        own, others = self.sets["train"], 0
+        if self.endless and (self.balance or share):
+            raise HwrError("data.balance and replay mean nothing for lines made up without end")
+        if other is not None and share:
+            assert self.charset is not None
+            part = other.sets["train"]
+            if not other.endless:
+                known = [i for i, text in enumerate(part.texts) if not self.charset.missing([text])]
+                part = part.subset(np.array(known, np.int64))
+            if not len(part):
+                raise HwrError("replay: every line of old_data has characters outside the charset; extend it")
+            part.encode(self.charset)
+            self.mixed, others = JoinedLines(own, part), len(part)
+        weights = rarity(own.texts) if self.balance else None
+        self.draw = Draw(len(own), weights, others, share, self.seed) if others or self.balance else None
+
     def warn_of_unknown(self) -> None:
         """Says which characters of validation and test the charset lacks: they count as errors."""
         for name, part in self.sets.items():
@@ -187,7 +217,9 @@ class LineDataModule(SplitDataModule):
         if len(part) < world:
             raise HwrError(f"{world} devices cannot share {len(part)} lines ({name}); use fewer devices")
         columns = self.columns // getattr(self.augment, "views", 1) if train else self.eval_columns
-        return WidthOrder(part.widths, columns, train, self.seed, rank, world, train and self.endless)
+        widths = self.mixed.widths if train and isinstance(self.mixed, JoinedLines) else part.widths
+        draw = self.draw if train else None
+        return WidthOrder(widths, columns, train, self.seed, rank, world, train and self.endless, draw)
 
     def on_after_batch_transfer(self, batch: LineBatch, dataloader_idx: int) -> LineBatch:
         """Brings a whole batch into [0, 1] and augments it (in training) on its device."""

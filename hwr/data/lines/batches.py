@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -119,6 +119,8 @@ class WidthOrder(Sampler[Sequence[int]]):
         rank: Of this process.
         world: Number of processes.
         endless: Positions go on with N in the second epoch instead of starting at 0, for lines that are made up.
+        draw: Which positions an epoch of training holds; None: each once. Batches have the sizes that the first epoch
+            needs, so that later ones, whose lines have other widths, may exceed ``columns`` a little.
     """
 
     SPREAD = 1.1  # how much narrower a line may be than one before it, in training
@@ -132,15 +134,17 @@ class WidthOrder(Sampler[Sequence[int]]):
         rank: int = 0,
         world: int = 1,
         endless: bool = False,
+        draw: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self.widths, self.shuffle, self.seed, self.endless = np.asarray(widths), shuffle, seed, endless
-        self.rank, self.world, self.epoch = rank, world, 0
-        self.sizes = self._sizes(columns / self.SPREAD if shuffle else columns)
+        self.rank, self.world, self.epoch, self.draw = rank, world, 0, draw
+        first = self.widths if draw is None else self.widths[draw(0)]
+        self.sizes = self._sizes(first, columns / self.SPREAD if shuffle else columns)
 
-    def _sizes(self, columns: float) -> list[int]:
+    def _sizes(self, widths: np.ndarray, columns: float) -> list[int]:
         """Lines of each batch, the widest first."""
         sizes: list[int] = []
-        left = np.sort(self.widths)[::-1].tolist()
+        left = np.sort(widths)[::-1].tolist()
         while left:
             size = min(len(left), max(self.world, int(columns // max(1, left[0]))))
             sizes.append(size)
@@ -160,11 +164,12 @@ class WidthOrder(Sampler[Sequence[int]]):
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[Sequence[int]]:
-        keys = self.widths.astype(float)
+        chosen = np.arange(len(self.widths)) if self.draw is None else self.draw(self.epoch)
+        keys = self.widths[chosen].astype(float)
         rng = np.random.default_rng((self.seed, self.epoch))
         if self.shuffle:  # a line is at most SPREAD times narrower than its place says, so no batch grows too large
             keys = keys * rng.uniform(1, self.SPREAD, len(keys))
-        order = np.argsort(-keys, kind="stable")
+        order = chosen[np.argsort(-keys, kind="stable")]
         batches = np.split(order, np.cumsum(self.sizes)[:-1])
         offset = self.epoch * len(order) if self.endless else 0
         for i in rng.permutation(len(batches)) if self.shuffle else range(len(batches)):
