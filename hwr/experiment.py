@@ -175,6 +175,19 @@ def _make(node: DictConfig, **kwargs: Any) -> Any:
     return hydra.utils.instantiate(node, _convert_="all", **kwargs)
 
 
+def datamodule(cfg: DictConfig) -> DataModule:
+    """The data that :func:`fit` would train on, set up.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+
+    Raises:
+        HwrError: If it cannot be read.
+    """
+    with _one_line_errors():
+        return _datamodule(cfg)
+
+
 def _datamodule(cfg: DictConfig) -> DataModule:
     more: dict[str, Any] = {"augment": _make(cfg.augment), "seed": cfg.seed}
     if cfg.charset is not None:
@@ -264,9 +277,8 @@ def _run_fit(trainer: Trainer, system: System, data: DataModule, resume: str | N
     except SystemExit:
         if not trainer.interrupted:
             raise
-        raise HwrError(
-            f"interrupted in epoch {trainer.current_epoch + 1}; go on with: python -m hwr.train {again}"
-        ) from None
+        how = f"with: python -m hwr.train {again}" if _typed() else "by running the same command again"
+        raise HwrError(f"interrupted in epoch {trainer.current_epoch + 1}; go on {how}") from None
 
 
 def _best_epoch(trainer: Trainer, run_dir: Path) -> dict[str, float]:
@@ -287,15 +299,19 @@ def _write_tables(folder: Path, tables: Mapping[str, str]) -> None:
 
 
 def _provenance(plain: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
-    typed = Path(sys.argv[0]).stem in ("train", "hwr-train")
     words = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]  # where it lay says nothing
     return {
         "name": plain["name"],
         "data": (type(data).__doc__ or "").strip().splitlines()[0],
-        "command": shlex.join(["python", "-m", "hwr.train", *words]) if typed else "hwr.experiment.fit",
+        "command": shlex.join(["python", "-m", "hwr.train", *words]) if _typed() else "hwr.experiment.fit",
         "seed": plain["seed"],
         "versions": {name: version(name) for name in ("torch", "lightning")},
     }
+
+
+def _typed() -> bool:
+    """Whether this is ``hwr.train`` and not a library call or another command."""
+    return Path(sys.argv[0]).stem in ("train", "hwr-train")
 
 
 def _log_hyperparameters(trainer: Trainer, plain: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

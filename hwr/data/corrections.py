@@ -82,8 +82,8 @@ def read(path: str | Path) -> list[Correction]:
                 )
     except csv.Error as error:
         raise HwrError(
-            f"{path}, line {rows.line_num}: {error}; a cell that begins with a quotation mark is quoted as a whole, "
-            'with each mark inside it written ""'
+            f"{path}, line {rows.reader.line_num}: {error}; a cell that begins with a quotation mark is quoted as a "
+            'whole, with each mark inside it written ""'
         ) from None
     return list(found.values())
 
