@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hwr.networks.parts import Network
 
-class CharacterNetwork(nn.Module):
+
+class CharacterNetwork(Network):
     """A ``backbone`` from images to features and a linear ``head`` from features to classes.
 
     Attributes:
@@ -35,7 +37,7 @@ def init_linear(layer: nn.Linear) -> None:
     nn.init.zeros_(layer.bias)
 
 
-class LineNetwork(nn.Module):
+class LineNetwork(Network):
     """A ``backbone`` from images to columns of features, something that reads along them, and a linear ``head``.
 
     What a line is read as does not depend on the lines beside it in the batch.

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hwr.networks.base import LineNetwork, init_linear
+from hwr.networks.parts import split
 from hwr.networks.stages import Stage
 
 
@@ -71,6 +72,7 @@ class ColumnNetwork(LineNetwork):
 
     Attributes:
         features: Values of a column, as they enter the neck.
+        reader: The name of the module that reads along the columns.
 
     Raises:
         ValueError: If ``collapse`` is neither of the two.
@@ -78,7 +80,9 @@ class ColumnNetwork(LineNetwork):
 
     backbone: LineBackbone
     neck: nn.Module
+    dropout: nn.Dropout
     shortcut: nn.Conv1d | None
+    reader: str
 
     def __init__(self, backbone: LineBackbone, collapse: str) -> None:
         super().__init__()
@@ -102,6 +106,14 @@ class ColumnNetwork(LineNetwork):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         init_linear(self.head)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """See :meth:`Network.parts`: the stages of the backbone, the neck, what reads, the head with the shortcut."""
+        parts = split("backbone", self.backbone)
+        if any(True for _ in self.neck.parameters()):
+            parts["neck"] = [self.neck]
+        parts[self.reader] = [self.get_submodule(self.reader), self.dropout]
+        return {**parts, "head": [self.head, *([self.shortcut] if self.shortcut is not None else [])]}
 
     def read(self, columns: Tensor, lengths: Tensor) -> Tensor:
         """Vectors (B, T, F) and true lengths (B,) -> what the head gets (B, T, G)."""

@@ -32,6 +32,8 @@ class CRNN(ColumnNetwork):
         ValueError: If the stages do not fit the height or a setting is out of range.
     """
 
+    reader = "rnn"
+
     def __init__(
         self,
         num_classes: int,

@@ -33,6 +33,8 @@ class LineTransformer(ColumnNetwork):
         ValueError: If the stages do not fit the height or a setting is out of range.
     """
 
+    reader = "encoder"
+
     def __init__(
         self,
         num_classes: int,
