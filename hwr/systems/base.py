@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 from hwr.bundle import Bundle
 from hwr.errors import HwrError
+from hwr.networks.parts import Network
+from hwr.systems.distillation import Distillation
 
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 MakeSchedule = Callable[..., Any]
@@ -23,44 +25,80 @@ class System(LightningModule):
     """A network in training.
 
     Args:
-        network: A module with ``backbone`` and ``head``.
+        network: Made of parts, the last its ``head``.
         bundle: What else makes a model of it; travels in every checkpoint as plain containers.
         optimizer: Makes the optimiser from parameter groups.
         scheduler: One of :mod:`hwr.systems.schedules`.
         l1: Weight of the sum of absolute weights.
+        l2_sp: Weight of half the squared distance from the start weights (Li et al. 2018, arXiv:1802.01483), see
+            :meth:`keep_start`.
+        layer_decay: The learning rate of each part of the network is that of the part after it times this; the head
+            has the optimiser's (Clark et al. 2020, arXiv:2003.10555; Bao et al. 2022, arXiv:2106.08254).
         seed: Of augmentation and dropout.
+
+    Raises:
+        HwrError: If a setting is out of range.
     """
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         bundle: Bundle,
         optimizer: MakeOptimizer,
         scheduler: MakeSchedule,
         l1: float = 0.0,
+        l2_sp: float = 0.0,
+        layer_decay: float = 1.0,
         seed: int = 1,
     ) -> None:
         super().__init__()
-        self.network, self.bundle, self.l1, self.seed = network, bundle, l1, seed
+        if not 0 < layer_decay <= 1:
+            raise HwrError(f"system.layer_decay={layer_decay}: a factor above 0 and at most 1 is needed")
+        if l2_sp < 0:
+            raise HwrError(f"system.l2_sp={l2_sp}: a weight of at least 0 is needed")
+        self.network, self.bundle, self.l1, self.l2_sp, self.seed = network, bundle, l1, l2_sp, seed
+        self.layer_decay = layer_decay
         self._make_optimizer, self._make_schedule = optimizer, scheduler
         self._finite = torch.tensor(True)
+        self._start: dict[str, Tensor] = {}
+        self.distillation: Distillation | None = None
+
+    def keep_start(self, names: Iterable[str]) -> None:
+        """Remembers the present values of these parameters of the network, toward which ``l2_sp`` pulls them.
+
+        Args:
+            names: Of the parameters that came from start weights; others than parameters mean nothing.
+        """
+        if self.l2_sp:
+            own = dict(self.network.named_parameters())
+            self._start = {name: own[name].detach().clone() for name in names if name in own}
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Two groups of parameters, with and without weight decay, and the schedule."""
-        groups = parameter_groups(self.network)
-        own = {id(p) for p in self.network.parameters()}
-        groups[1]["params"] += [p for p in self.parameters() if id(p) not in own]  # what a loss learns is not decayed
+        """Two groups of parameters (of each part, with a layer decay), with and without weight decay; the schedule."""
+        if self.l2_sp and not self._start:
+            raise HwrError("system.l2_sp pulls toward start weights, and there are none; add init_from=MODEL")
+        groups = self._groups()
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise HwrError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
         part = "optimizer"
         try:
             optimizer = self._make_optimizer(groups)
+            for group in optimizer.param_groups:
+                group["lr"] *= group.pop("lr_scale", 1.0)
             part = "scheduler"
             schedule = self._make_schedule(optimizer, int(steps), self.trainer.max_epochs or 1)
         except (TypeError, ValueError) as error:
             raise HwrError(f"{part}: {error} (the experiment's own keys are removed with ~{part}.KEY)") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def _groups(self) -> list[dict[str, Any]]:
+        groups = parameter_groups(self.network)
+        if self.layer_decay < 1:
+            groups = layer_groups(self.network, self.layer_decay)
+        own = {id(p) for p in self.network.parameters()}
+        groups[1]["params"] += [p for p in self.parameters() if id(p) not in own]  # what a loss learns is not decayed
+        return groups
 
     @abstractmethod
     def report(self) -> tuple[dict[str, float], dict[str, str]]:
@@ -70,10 +108,25 @@ class System(LightningModule):
         """Figures of the network's speed here."""
         return {}
 
+    def penalised(self, loss: Tensor) -> Tensor:
+        """The loss with what weighs on the weights themselves."""
+        loss = loss + self.l1_penalty() if self.l1 else loss
+        return loss + self.l2_sp_penalty() if self.l2_sp else loss
+
     def l1_penalty(self) -> Tensor:
         """``l1`` times the sum of absolute weights, norms and biases excepted."""
         decayed = [p for group in parameter_groups(self.network)[:1] for p in group["params"]]
         return self.l1 * torch.stack([p.abs().sum() for p in decayed]).sum()
+
+    def l2_sp_penalty(self) -> Tensor:
+        """``l2_sp`` / 2 times the squared distance of what learns from where it started; new parameters are free."""
+        learning = {name: p for name, p in self.network.named_parameters() if p.requires_grad and name in self._start}
+        squares = [(p - self._start[name]).square().sum() for name, p in learning.items()]
+        return self.l2_sp / 2 * torch.stack([torch.zeros((), device=self.device), *squares]).sum()
+
+    def on_fit_start(self) -> None:
+        """Moves the start weights to the device."""
+        self._start = {name: value.to(self.device) for name, value in self._start.items()}
 
     def on_train_epoch_start(self) -> None:
         """Makes augmentation and dropout a function of seed, epoch and rank: a resumed run goes on as it would have."""
@@ -100,7 +153,7 @@ class System(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean."""
-        checkpoint["hwr"] = self.bundle.describe()
+        checkpoint["hwr"] = {**self.bundle.describe(), "about": dict(self.bundle.about)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another model, by name and setting."""
@@ -111,6 +164,9 @@ class System(LightningModule):
             if theirs.get(key) != ours[key]:
                 what = _difference(theirs.get(key), ours[key])
                 raise HwrError(f"ckpt_path: the checkpoint has another {key} ({what}); repeat the settings of that run")
+        groups = [len(state["param_groups"]) for state in checkpoint.get("optimizer_states", ())]
+        if groups and groups[0] != len(self._groups()):  # in groups by part, or not
+            raise HwrError("ckpt_path: the checkpoint has another system.layer_decay; repeat the settings of that run")
 
 
 def _difference(theirs: Any, ours: Any) -> str:
@@ -125,3 +181,16 @@ def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:
     trainable = [p for p in module.parameters() if p.requires_grad]
     groups = [{"params": [p for p in trainable if p.ndim > 1]}]
     return [*groups, {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0}]
+
+
+def layer_groups(network: Network, layer_decay: float) -> list[dict[str, Any]]:
+    """:func:`parameter_groups` of each part of a network, from the head down.
+
+    Each has a ``name`` and an ``lr_scale``: ``layer_decay`` to the power of the part's distance from the head.
+    """
+    groups = []
+    for distance, (name, modules) in enumerate(reversed(network.parts().items())):
+        decayed, plain = parameter_groups(nn.ModuleList(modules))
+        scale = {"lr_scale": layer_decay**distance}
+        groups += [{**decayed, **scale, "name": name}, {**plain, **scale, "name": f"{name}.no_decay"}]
+    return groups

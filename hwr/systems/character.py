@@ -77,6 +77,8 @@ class CharacterSystem(System):
         features = self.network.backbone(batch.images.contiguous(memory_format=torch.channels_last))
         logits = self.network.head(features).float()
         loss: Tensor = self.loss(logits, features, batch.labels)
+        if self.distillation is not None:
+            loss = self.distillation.characters(loss, logits, batch.images)
         self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.labels))
         self.train_accuracy.update((logits.detach().argmax(1) == batch.labels).float())
@@ -84,7 +86,7 @@ class CharacterSystem(System):
         if self.trainer.is_last_batch:
             learnt = {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}
             self.log_dict(learnt, on_step=False, on_epoch=True)
-        return loss + self.l1_penalty() if self.l1 else loss
+        return self.penalised(loss)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Counts a batch; see :meth:`test_step`."""

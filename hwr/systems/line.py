@@ -57,12 +57,14 @@ class LineSystem(System):
         """The loss of a batch."""
         logits, frames, aside = self.network(batch.images.contiguous(memory_format=torch.channels_last), batch.widths)
         loss: Tensor = self.loss(logits, frames, aside, batch.targets, batch.lengths, batch.views)
+        if self.distillation is not None:
+            loss = self.distillation.lines(loss, logits, batch.images, batch.widths, batch.lengths.sum())
         self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.lengths))
         self.log_step("train/batch_loss", loss)
         if self.trainer.is_last_batch:
             self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
-        return loss + self.l1_penalty() if self.l1 else loss
+        return self.penalised(loss)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last epoch."""

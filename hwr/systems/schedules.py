@@ -59,9 +59,14 @@ def onecycle(
 def plateau(
     optimizer: Optimizer, total_steps: int, max_epochs: int, monitor: str, factor: float, patience: int, min_lr: float
 ) -> Config:
-    """Multiplies the learning rate by ``factor`` when ``monitor`` has not improved for ``patience`` epochs."""
+    """Multiplies the learning rate by ``factor`` when ``monitor`` has not improved for ``patience`` epochs.
+
+    ``min_lr`` is the end for the highest of the groups' learning rates, the others keep their ratio to it.
+    """
     mode: Literal["min", "max"] = "min" if monitor.endswith(("loss", "cer", "wer")) else "max"
-    scheduler = ReduceLROnPlateau(optimizer, mode, factor, patience, min_lr=min_lr)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    ends = [min_lr * rate / (max(rates) or 1) for rate in rates]
+    scheduler = ReduceLROnPlateau(optimizer, mode, factor, patience, min_lr=ends, eps=0.0)
     return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
 
 
