@@ -71,6 +71,11 @@ def run_dir(root: str, name: str, overrides: str, ckpt_path: str | None) -> str:
     return f"{root}/{now:%Y-%m-%d}/{now:%H-%M-%S}_{tail}"
 
 
+def required(key: str) -> str:
+    """Says that a key must be given, where ``???`` cannot: it does not take the place of another value."""
+    raise HwrError(f"{key} must be given: add {key}=VALUE")
+
+
 def job_name(number: int | str, overrides: str) -> str:
     """Names the directory of one job of a multirun."""
     return "_".join(part for part in (str(number), slug(overrides)) if part)
@@ -78,6 +83,7 @@ def job_name(number: int | str, overrides: str) -> str:
 
 OmegaConf.register_new_resolver("hwr.run_dir", run_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("hwr.job_name", job_name, replace=True)
+OmegaConf.register_new_resolver("hwr.required", required, replace=True)
 
 
 def compose(config_name: str = "train", overrides: Sequence[str] = (), run_dir: str | Path | None = None) -> DictConfig:
@@ -112,7 +118,8 @@ def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> 
         key, _, word = override.partition("=")
         value = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
         if isinstance(value, str) and value != "auto":
-            default = OmegaConf.select(_composed(config_name, [o for o in overrides if o != override]), key)
+            others = _composed(config_name, [o for o in overrides if o != override])
+            default = OmegaConf.select(others, key, throw_on_resolution_failure=False)
             if isinstance(default, int | float):
                 raise HwrError(f"{key}={word}: a number is needed, such as {default}")
 
@@ -185,7 +192,7 @@ def _fail(config_name: str, message: str) -> None:
 
 def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str:
     """Says in one line what Hydra says in many, with the nearest known name."""
-    text = str(error)
+    text = str(error).removeprefix("HwrError raised while resolving interpolation: ")
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, name = match.groups()
         known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
@@ -214,6 +221,8 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
         known = []
     parent = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
+    if parent and key in known:
+        return f"{key} has no such entry; add one with +{key}=VALUE"
     hint = _nearest(key, known)
     return f"{key} is not a known key{hint}" + ("" if hint or not siblings else f"; known here: {', '.join(siblings)}")
 
