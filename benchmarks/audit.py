@@ -31,9 +31,10 @@ OVERRIDES = {
     "lines": [
         "experiment=tsv_crnn",
         "init_from=copiste",
+        "network=null",
         "charset.on_change=keep",
         "charset.unknown=skip",
-        "trainer.max_epochs=12",
+        "trainer.max_epochs=16",
         "trainer.precision=bf16-mixed",
         "optimizer.lr=1e-3",
         "scheduler.warmup=0.1",

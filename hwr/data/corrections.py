@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import logging
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,6 +27,7 @@ from hwr.errors import HwrError
 from hwr.files import write_text
 from hwr.text import normalise
 
+log = logging.getLogger(__name__)
 REMOVE = "<remove>"  # in place of a label: train without this item
 
 
@@ -124,6 +126,7 @@ def correct_characters(sets: Mapping[str, CharacterSet], classes: Sequence[str],
                 f"{one.where}: {label!r} is none of the {len(classes)} classes ({', '.join(classes[:20])}); "
                 f"write one of them, or {REMOVE}"
             )
+    _tell(path, int((labels != part.labels).sum()), len(gone))
     kept = np.array([i for i in range(len(part)) if i not in gone], np.int64)
     return replace(part, labels=labels).subset(kept)
 
@@ -149,11 +152,17 @@ def correct_lines(sets: Mapping[str, LineSet], path: str) -> LineSet:
         for i in positions:
             if text == REMOVE:
                 gone[i] = f"removed by {one.where}"
-            texts[i] = text
+            else:
+                texts[i] = text
+    _tell(path, sum(a != b for a, b in zip(texts, part.texts, strict=True)), len(gone))
     lost = [Rejected(part.names[i], why, part.texts[i], part.writers[i]) for i, why in gone.items()]
     kept = part.subset(np.array([i for i in range(len(part)) if i not in gone], np.int64), [*part.lost, *lost])
     kept.texts = [text for i, text in enumerate(texts) if i not in gone]
     return kept
+
+
+def _tell(path: str, changed: int, gone: int) -> None:
+    log.warning("%s: %d training labels corrected, %d items left out of training", path, changed, gone)
 
 
 def _matched(path: str, names: Mapping[str, Sequence[str]]) -> list[tuple[Correction, list[int]]]:
