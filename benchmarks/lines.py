@@ -42,9 +42,9 @@ def training(data: str, precision: str) -> float:
 def data_share(data: str) -> str:
     """Time of loading, padding and augmenting a batch beside that of a whole training step."""
     from hwr.config import compose
-    from hwr.experiment import _datamodule
+    from hwr.experiment import datamodule
 
-    module = _datamodule(compose("train", ["experiment=tsv_crnn", f"data.path={data}"]))
+    module = datamodule(compose("train", ["experiment=tsv_crnn", f"data.path={data}"]))
     part = module.sets["train"]
     order = list(module.order("train", rank=0, world=1))[:20]
 
