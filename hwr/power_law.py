@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import NamedTuple
 
 import numpy as np
@@ -20,10 +20,11 @@ SIZES = 3  # fewest numbers of labels that three unknowns can be found from
 STEEPEST = 5.0  # largest exponent that is looked for
 DRAWS = 1000  # of the bootstrap
 STEPS = 100  # of the search
+MOST = 1e9  # labels; beyond there is nobody to write them, and no fit to be believed
 
 
 class Need(NamedTuple):
-    """The labels that a target takes; infinite if it is never reached.
+    """The labels that a target takes; infinite if it is not to be reached.
 
     Attributes:
         labels: By the fit to all runs.
@@ -59,13 +60,13 @@ class PowerLaw:
         return values
 
     def labels(self, target: float) -> float:
-        """The labels at which the error falls to ``target``; infinite if it never does."""
+        """The labels at which the error falls to ``target``; infinite beyond :data:`MOST`."""
         if target <= self.c:
             return inf
         if self.b == 0:
             return inf if target < self.a + self.c else 1.0
         logarithm = (np.log(self.a) - np.log(target - self.c)) / self.b
-        return float(np.exp(logarithm)) if logarithm < 700 else inf
+        return float(np.exp(logarithm)) if logarithm <= np.log(MOST) else inf
 
 
 def fit(errors: Mapping[int, Sequence[float]], floor: float = 1e-6) -> PowerLaw | None:
@@ -175,7 +176,5 @@ def _loss(residuals: Floats, weights: Floats) -> Floats:
 
 def shown(labels: float) -> str:
     """A number of labels to two digits, as nobody knows it better."""
-    if not isfinite(labels):
-        return "never"
     digits = max(0, len(str(int(labels))) - 2)
     return f"{int(round(labels, -digits)):,}"

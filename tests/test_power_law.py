@@ -100,7 +100,7 @@ def test_no_error_at_all_counts_as_half_of_one() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "text"),
-    [(inf, "never"), (3.2, "3"), (47.3, "47"), (346, "350"), (2944, "2,900"), (1166570.4, "1,200,000")],
+    [(3.2, "3"), (47.3, "47"), (346, "350"), (2944, "2,900"), (1166570.4, "1,200,000")],
 )
 def test_shown(labels: float, text: str) -> None:
     assert shown(labels) == text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class CharacterDataModule(SplitDataModule):
         labels_seed: Of their draw.
         corrections: A table of right labels for training samples, see :mod:`hwr.data.corrections`.
         balance: Draw as many training samples of every class, with replacement.
+        only: The names of the classes to keep; None keeps all.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class CharacterDataModule(SplitDataModule):
         labels_seed: int = 0,
         corrections: str | None = None,
         balance: bool = False,
+        only: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, LineAugment):
@@ -69,7 +71,7 @@ class CharacterDataModule(SplitDataModule):
         self.preprocess = preprocess
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
-        self.corrections, self.balance = corrections, balance
+        self.corrections, self.balance, self.only = corrections, balance, only
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
 
@@ -89,6 +91,8 @@ class CharacterDataModule(SplitDataModule):
         self.classes = tuple(classes)
         for name, part in sets.items():
             check_labels(part, len(self.classes), name)
+        if self.only is not None:
+            sets, self.classes = keep_classes(sets, self.classes, [str(name) for name in self.only])
         for name in ("test", "val"):
             if name not in sets:
                 train = sets["train"]
@@ -182,6 +186,30 @@ class CharacterDataModule(SplitDataModule):
         if self.augment is not None and self.trainer is not None and self.trainer.training:
             images = self.augment(images)
         return batch._replace(images=self.preprocess.standardize(images))
+
+
+def keep_classes(
+    sets: Mapping[str, CharacterSet], classes: Sequence[str], only: Sequence[str]
+) -> tuple[dict[str, CharacterSet], tuple[str, ...]]:
+    """Leaves out the samples of all classes but these.
+
+    Raises:
+        HwrError: If there is no such class, fewer than two are left, or a split has no sample of them.
+    """
+    if unknown := [name for name in only if name not in classes]:
+        raise HwrError(f"data.only: no class {unknown[0]!r}; there are {' '.join(classes[:60])}")
+    kept = tuple(name for name in classes if name in only)
+    if len(kept) < 2:
+        raise HwrError("data.only: at least two classes are needed")
+    number = torch.tensor([kept.index(name) if name in only else -1 for name in classes])
+    found = {}
+    for name, part in sets.items():
+        positions = np.flatnonzero(number[part.labels].numpy() >= 0)
+        if not len(positions):
+            raise HwrError(f"data.only: no sample of {' '.join(kept[:60])} in the {name} split")
+        some = part.subset(positions)
+        found[name] = replace(some, labels=number[some.labels])
+    return found, kept
 
 
 def check_labels(part: CharacterSet, n_classes: int, where: str) -> None:
