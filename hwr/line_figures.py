@@ -106,7 +106,7 @@ def samples(images: Sequence[Image], texts: Sequence[str]) -> Figure:
 
 
 def predictions(
-    images: Sequence[Image | None], readings: Sequence[LineReading], title: str = "", given: str = "true"
+    images: Sequence[Image | None], readings: Sequence[LineReading], title: str = "", doubted: bool = False
 ) -> Figure:
     """Draw lines with their transcripts and what was read in them, differences coloured.
 
@@ -114,7 +114,7 @@ def predictions(
         images: Of each reading; None where there is none to show.
         readings: In the order in which they are drawn.
         title: Of the page; how many were right if empty.
-        given: What to call the transcripts: at most five characters.
+        doubted: Number the lines, and do not call their transcripts true.
     """
     if not readings:
         return new_page("No lines to show", HEADER)[0]
@@ -126,13 +126,13 @@ def predictions(
     figure, page = new_page(title, HEADER + 26 + sum(heights))
     _legend(page)
     y = HEADER + 26
-    for image, line, row, height in zip(images, readings, rows, heights, strict=True):
-        _text(page, MARGIN, y, _caption(line), GREY)
+    for rank, (image, line, row, height) in enumerate(zip(images, readings, rows, heights, strict=True), start=1):
+        _text(page, MARGIN, y, _caption(line, f"{rank}. " if doubted else ""), GREY)
         below = _image(page, image, y + 20) + 4
         right_colour = GREEN if len(row) <= 1 and all(run.kind == "equal" for run in row[0]) else INK
         for place, runs in enumerate(row):
             top = below + 2 * ROW * place
-            for name, shift, side in ((given, 0, 1), ("read", ROW, 2)):
+            for name, shift, side in (("text" if doubted else "true", 0, 1), ("read", ROW, 2)):
                 _text(page, MARGIN, top + shift, name, GREY)
                 colour = right_colour if side == 2 else INK
                 _runs(page, MARGIN + LABEL, top + shift, [(run.kind, str(run[side])) for run in runs], colour)
@@ -312,12 +312,12 @@ def _legend(page: Axes) -> None:
         x += COLUMN * (len(meaning) + 2)
 
 
-def _caption(line: LineReading) -> str:
+def _caption(line: LineReading, number: str) -> str:
     """Which line it is, how wrong and how sure."""
     sure = ">99%" if 0.995 <= line.confidence < 1 else f"{line.confidence:.0%}"
     facts = f"CER {percent(error_rate([line]).cer)}" + (f"  {sure} sure" if line.id >= 0 else "")
     name = "".join(drawable(c) if c != " " else c for c in line.name + (f" by {line.writer}" if line.writer else ""))
-    return f"{_cut(name, COLUMNS - len(facts))}  {facts}"
+    return f"{number}{_cut(name, COLUMNS - len(facts) - len(number))}  {facts}"
 
 
 def _cut(name: str, columns: int) -> str:

@@ -193,12 +193,9 @@ class Lines(Items):
         """See :class:`Items`."""
         from hwr.line_figures import predictions
 
-        readings = [
-            LineReading(i, f"{rank}. {s.name}", self.part.writers[i], s.label, s.read, s.sure)
-            for rank, i in enumerate(ranked, start=1)
-            for s in [suspects[i]]
-        ]
-        return predictions([self.image(i) for i in ranked], readings, title, given="label")
+        some = [(i, suspects[i]) for i in ranked]
+        readings = [LineReading(i, s.name, self.part.writers[i], s.label, s.read, s.sure) for i, s in some]
+        return predictions([self.image(i) for i in ranked], readings, title, doubted=True)
 
 
 def doubt(log_probs: Tensor, text: str, reading: Hypothesis, charset: Charset) -> float:
