@@ -109,7 +109,7 @@ def compose(config_name: str = "train", overrides: Sequence[str] = (), run_dir: 
 def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return hydra.compose(config_name, list(overrides))
+        return hydra.compose(config_name, without_nulls(overrides))
 
 
 def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
@@ -136,12 +136,22 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
                 run(cfg)
 
     def main() -> None:
-        sys.argv[1:] = quote_paths(sys.argv[1:])
+        sys.argv[1:] = without_nulls(quote_paths(sys.argv[1:]))
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing a page
         with _one_line(config_name):
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)()
 
     return main
+
+
+def without_nulls(arguments: Sequence[str]) -> list[str]:
+    """Writes ``network=null`` as Hydra takes it where ``network`` is a group of options: ``~network``."""
+
+    def group(argument: str) -> str:
+        name = argument.removesuffix("=null")
+        return f"~{name}" if name != argument and name.isidentifier() and (CONF_DIR / name).is_dir() else argument
+
+    return list(map(group, arguments))
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
