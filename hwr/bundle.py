@@ -145,11 +145,32 @@ def from_checkpoint(path: Path) -> Bundle:
     """Reads a training checkpoint (the averaged weights, where training averages them)."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        description = checkpoint["hwr"]
+        description, state = checkpoint["hwr"], checkpoint["state_dict"]
     except Exception as error:
         raise HwrError(f"{path}: not a checkpoint written by hwr, or damaged ({_first_line(error)})") from None
-    weights = {k.removeprefix("network."): v for k, v in checkpoint["state_dict"].items() if k.startswith("network.")}
-    return replace(_from_description(description, path), weights=weights, about={"name": path.name})
+    weights = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    bundle = _from_description(description, path)
+    return replace(bundle, weights=weights, about={"name": path.name, **description.get("about", {})})
+
+
+def read_state(path: Path) -> Mapping[str, Any]:
+    """Reads a file of weights (``.safetensors``, or whatever ``torch.save`` wrote) without running anything in it.
+
+    Raises:
+        HwrError: If it is none, or damaged.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise HwrError(f"{path}: no checkpoint and no state dict, or damaged ({_first_line(error)})") from None
+    if not isinstance(content, Mapping):
+        raise HwrError(f"{path}: no checkpoint and no state dict, but a {type(content).__name__}")
+    return content
 
 
 def load_weights(network: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressB
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from hwr import bundle, precision
+from hwr import bundle, precision, transfer
 from hwr.bundle import Bundle
 from hwr.callbacks import AtomicCheckpointIO, Gallery, LineGallery, history
 from hwr.callbacks.resources import peak_memory_gb
@@ -73,22 +73,26 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
         lightning.seed_everything(plain["seed"], verbose=False)
-        data = _datamodule(cfg)
+        start = None if plain["init_from"] is None else transfer.find(plain["init_from"])
+        plain["network"] = transfer.network_of(plain["network"], start)
+        data = _datamodule(cfg, start)
+        plain["data"]["preprocess"] |= data.preprocess.to_dict()
         if prepare is not None:
             prepare(data)
-        model = Bundle(plain["network"], data.classes, data.preprocess)
+        model = Bundle(plain["network"], data.classes, data.preprocess, about=start.about if start else {})
         system = _system(cfg, model, data)
-        if plain["init_from"] is not None:
-            bundle.load_weights(system.network, bundle.load(plain["init_from"]).weights)
+        if start is not None:
+            taken = transfer.take(start, system.network, model, plain["init_mismatch"])
+            system.keep_start(taken.whole)
         trainer = _trainer(cfg, system, data)
         if trainer.is_global_zero:
             run_dir.mkdir(parents=True, exist_ok=True)
             plain["trainer"]["precision"] = str(trainer.precision)
             write_text(run_dir / "config.yaml", OmegaConf.to_yaml(plain))
             data.record(run_dir / "splits.json")
-        start = time.perf_counter()
+        began = time.perf_counter()
         _run_fit(trainer, system, data, resume)
-        seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - began
         metrics = {
             **_best_epoch(trainer, run_dir),
             "epochs": float(trainer.current_epoch),
@@ -104,7 +108,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             figures, tables = system.report()
             metrics |= {**_logged(trainer, "test/"), **figures}
         if trainer.is_global_zero:
-            about = _provenance(plain, data)
+            about = _provenance(plain, data) | dict(model.about)
             replace(model, weights=system.network.state_dict(), metrics=metrics, about=about).save(run_dir / "bundle")
             if plain["test"]:
                 _write_tables(run_dir, tables)
@@ -185,15 +189,19 @@ def datamodule(cfg: DictConfig) -> DataModule:
         HwrError: If it cannot be read.
     """
     with _one_line_errors():
-        return _datamodule(cfg)
+        return _datamodule(cfg, None if cfg.init_from is None else transfer.find(cfg.init_from))
 
 
-def _datamodule(cfg: DictConfig) -> DataModule:
+def _datamodule(cfg: DictConfig, start: transfer.Start | None) -> DataModule:
     more: dict[str, Any] = {"augment": _make(cfg.augment), "seed": cfg.seed}
     if cfg.charset is not None:
-        charset = OmegaConf.masked_copy(cfg.charset, [key for key in cfg.charset if key != "unknown"])
-        more |= {"charset": _make(charset), "unknown": cfg.charset.unknown}
+        ours = ("unknown", "on_change")
+        make = _make(OmegaConf.masked_copy(cfg.charset, [key for key in cfg.charset if key not in ours]))
+        more |= {"charset": start.charset(make, cfg.charset.on_change) if start else make}
+        more |= {"unknown": cfg.charset.unknown}
     data: DataModule = _make(cfg.data, **more)
+    if start is not None:
+        start.prepare(data, follow=cfg.network is None or "_target_" not in cfg.network)
     data.setup()
     return data
 
