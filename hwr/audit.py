@@ -112,8 +112,13 @@ def _score(cfg: DictConfig, folder: Path, items: Items, held_out: np.ndarray, sc
     fold = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in ("folds", "top")])
     fold.run_dir, fold.test = str(folder), False
     fold.ckpt_path = "last" if (folder / "checkpoints" / "last.ckpt").is_file() else None
-    logging.getLogger("hwr.data").setLevel(logging.ERROR)  # what there is to say of the data was said once
-    result = fit(fold, lambda data: data.restrict(np.setdiff1d(np.arange(len(items.names)), held_out)))
+    log = logging.getLogger("hwr.data")
+    level = log.level
+    log.setLevel(logging.ERROR)  # what there is to say of the data was said when it was set up for all folds
+    try:
+        result = fit(fold, lambda data: data.restrict(np.setdiff1d(np.arange(len(items.names)), held_out)))
+    finally:
+        log.setLevel(level)
     system = result.system.to(result.trainer.strategy.root_device)
     suspects = items.score(held_out, system, result.datamodule)
     if result.trainer.is_global_zero:

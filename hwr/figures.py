@@ -302,7 +302,8 @@ def _grid(
         _draw(page, image, x, y, scale)
         how: dict[str, Any] = {"size": 8, "ha": "center", "va": "top", "parse_math": False}
         page.text(x + width / 2, y + height + 5, caption, color=colour, **how)
-        page.text(x + width / 2, y + height + 22, notes[i] if notes else "", color=GREY, **how)
+        if notes:
+            page.text(x + width / 2, y + height + 22, notes[i], color=GREY, **how)
     return figure
 
 
