@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.batches import WidthOrder
 from hwr.decoding import GreedyDecoder
+from hwr.files import write_text
 from hwr.reports import LineReading, error_rate, wilson
 
 DataModule = CharacterDataModule | LineDataModule
@@ -70,6 +74,18 @@ class Adaptation:
         else:
             rows.append((f"{what}, old data", "not known", "say which with data@old_data=NAME"))
         return rows
+
+
+    def write(self, folder: Path) -> None:
+        """Writes ``adaptation.csv`` and ``adaptation.png``."""
+        from hwr import figures
+
+        rows = [(f"{s.data} data", s.when, s.error, s.low, s.high) for s in self.scores]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([("data", "when", "error", "low", "high"), *rows])
+        write_text(folder / "adaptation.csv", text.getvalue())
+        what = f"{'CER' if self.lines else 'Error'} ({'validation' if self.split == 'val' else self.split})"
+        figures.save(figures.before_and_after(rows, what), folder / "adaptation.png")
 
 
 def _shown(score: Score) -> tuple[str, str]:

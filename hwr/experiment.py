@@ -7,7 +7,7 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -24,19 +24,22 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressB
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from hwr import bundle, precision, transfer
+from hwr import adaptation, bundle, precision, transfer
+from hwr.adaptation import Adaptation
 from hwr.bundle import Bundle
 from hwr.callbacks import AtomicCheckpointIO, Gallery, LineGallery, history
 from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
-from hwr.decoders import Decoder
+from hwr.decoders import Decoder, greedy
 from hwr.errors import HwrError
 from hwr.files import write_json, write_text
 from hwr.systems import CharacterSystem, LineSystem, System
+from hwr.systems.distillation import Distillation
 from hwr.systems.losses import CTC
 
 DataModule = CharacterDataModule | LineDataModule
+FILLED = ("optimizer", "trainer", "system", "callbacks")  # what may depend on the number of labels
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Result:
         datamodule: With its splits.
         system: With the best weights, if the run was tested.
         trainer: Lightning's.
+        adaptation: What fine-tuning gained and cost, where the run began with another model.
     """
 
     metrics: dict[str, float]
@@ -56,6 +60,7 @@ class Result:
     datamodule: DataModule
     system: System
     trainer: Trainer
+    adaptation: Adaptation | None = None
 
 
 def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) -> Result:
@@ -79,11 +84,20 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         plain["data"]["preprocess"] |= data.preprocess.to_dict()
         if prepare is not None:
             prepare(data)
+        cfg = by_labels(cfg, len(data.sets["train"]))
+        plain |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in FILLED}
+        old = _old_data(cfg, start, data)
+        if old is not None and cfg.replay and isinstance(data, CharacterDataModule):
+            data.add_classes(old.classes)
         model = Bundle(plain["network"], data.classes, data.preprocess, about=start.about if start else {})
         system = _system(cfg, model, data)
         if start is not None:
             taken = transfer.take(start, system.network, model, plain["init_mismatch"])
             system.keep_start(taken.whole)
+        _mix(data, old, cfg.replay, system.network)
+        if cfg.distill.teacher is not None:
+            teacher = bundle.load(cfg.distill.teacher)
+            system.distillation = Distillation(teacher, model, cfg.distill.weight, cfg.distill.temperature)
         trainer = _trainer(cfg, system, data)
         if trainer.is_global_zero:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -107,14 +121,20 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             trainer.test(system, datamodule=data, verbose=False)
             figures, tables = system.report()
             metrics |= {**_logged(trainer, "test/"), **figures}
+        found = None
         if trainer.is_global_zero:
             about = _provenance(plain, data) | dict(model.about)
-            replace(model, weights=system.network.state_dict(), metrics=metrics, about=about).save(run_dir / "bundle")
+            done = replace(model, weights=_on_cpu(system.network.state_dict()), about=about)
+            if start is not None and start.model is not None:
+                found = adaptation.compare(start.model, done, data, old, data.test_split if plain["test"] else "val")
+                found.write(run_dir)
+                metrics |= found.metrics()
+            replace(done, metrics=metrics).save(run_dir / "bundle")
             if plain["test"]:
                 _write_tables(run_dir, tables)
             write_json(run_dir / "metrics.json", metrics)
             _log_hyperparameters(trainer, plain, metrics)
-        return Result(metrics, run_dir, data, system, trainer)
+        return Result(metrics, run_dir, data, system, trainer, found)
 
 
 def evaluate(cfg: DictConfig) -> Result:
@@ -129,27 +149,58 @@ def evaluate(cfg: DictConfig) -> Result:
     with _one_line_errors():
         model = bundle.load(cfg.run)
         data = data_of(model, cfg.run, cfg.data)
-        if cfg.split not in data.sets:
-            raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
-        data.test_split = cfg.split
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
-        system = _judge(model, data, _make(cfg.decoder, _partial_=True))
-        trainer = Trainer(
-            accelerator=cfg.accelerator,
-            devices=1,
-            logger=False,
-            callbacks=[LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))],
-            enable_checkpointing=False,
-            enable_progress_bar=sys.stdout.isatty(),
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-        )
-        trainer.test(system, datamodule=data, verbose=False)
+        gallery = LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))
+        decoder = _make(cfg.decoder, _partial_=True)
+        trainer, system = _test(model, data, cfg.split, cfg.accelerator, decoder, [gallery])
         figures, tables = system.report()
         metrics = {**_logged(trainer, "test/"), **figures, **system.timings()}
         _write_tables(out, tables)
         write_json(out / "metrics.json", metrics)
         return Result(metrics, out, data, system, trainer)
+
+
+def score(model: Bundle, data: DataModule, split: str, accelerator: str = "auto") -> dict[str, float]:
+    """The figures of a model on a split, without tables and pictures.
+
+    Args:
+        model: With its weights.
+        data: As :func:`data_of` prepares it for the model.
+        split: Of that data.
+        accelerator: Lightning's.
+
+    Raises:
+        HwrError: If there is no such split, or nothing to be read in it.
+    """
+    with _one_line_errors():
+        trainer, system = _test(model, data, split, accelerator)
+        return {**_logged(trainer, "test/"), **system.report()[0]}
+
+
+def _test(
+    model: Bundle,
+    data: DataModule,
+    split: str,
+    accelerator: str,
+    decoder: Callable[[Bundle], Decoder] = greedy,
+    callbacks: Sequence[Callback] = (),
+) -> tuple[Trainer, System]:
+    if split not in data.sets:
+        raise HwrError(f"split={split}: there are {', '.join(data.sets)}")
+    data.test_split = split
+    system = _judge(model, data, decoder)
+    trainer = Trainer(
+        accelerator=accelerator,
+        devices=1,
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=sys.stdout.isatty(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.test(system, datamodule=data, verbose=False)
+    return trainer, system
 
 
 def data_of(model: Bundle, run: str, node: DictConfig | None = None) -> DataModule:
@@ -204,6 +255,59 @@ def _datamodule(cfg: DictConfig, start: transfer.Start | None) -> DataModule:
         start.prepare(data, follow=cfg.network is None or "_target_" not in cfg.network)
     data.setup()
     return data
+
+
+def by_labels(cfg: DictConfig, labels: int) -> DictConfig:
+    """Settings that are null are taken from the row of ``by_labels`` for so many training labels.
+
+    A row holds from its number of labels on; keys are written with dots. What the user sets stays.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+        labels: There are.
+    """
+    rows = cfg.by_labels or {}
+    row = rows.get(max((n for n in rows if n <= labels), default=None), {})
+    cfg = cfg.copy()
+    for key, value in row.items():
+        if OmegaConf.select(cfg, str(key)) is None:
+            OmegaConf.update(cfg, str(key), value, force_add=True)
+    return cfg
+
+
+def _old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) -> DataModule | None:
+    """What the start model was made for: as configured, else as its run says; None if nobody knows."""
+    node = cfg.old_data
+    if start is None or start.model is None:
+        if node is not None or cfg.replay:
+            raise HwrError("old_data and replay mean something for a start model only; add init_from=MODEL")
+        return None
+    config = Path(start.name).expanduser() / "config.yaml"
+    if node is None and config.is_file():
+        node = OmegaConf.load(config).data
+    if node is None:
+        if cfg.replay:
+            raise HwrError(f"replay={cfg.replay}: init_from={start.name} does not say on what; add data@old_data=NAME")
+        return None
+    old: DataModule = _make(node)
+    if isinstance(old, LineDataModule) != isinstance(data, LineDataModule):
+        raise HwrError("old_data: characters and lines cannot be mixed")
+    old.preprocess = data.preprocess
+    old.setup()
+    return old
+
+
+def _mix(data: DataModule, old: DataModule | None, share: float, network: Any) -> None:
+    if isinstance(data, CharacterDataModule):
+        data.mix(old if isinstance(old, CharacterDataModule) else None, share)
+        return
+    if isinstance(old, LineDataModule):
+        old.check_feasible(network)
+    data.mix(old if isinstance(old, LineDataModule) else None, share)
+
+
+def _on_cpu(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu() for name, value in weights.items()}
 
 
 def _system(cfg: DictConfig, model: Bundle, data: DataModule) -> System:

@@ -47,6 +47,8 @@ def report(result: Result) -> None:
     if "test/cer" in m:
         for row in line_rows(result):
             table.add_row(*row)
+    for row in result.adaptation.rows() if result.adaptation else ():
+        table.add_row(*row)
     table.add_row(
         "training", f"{m['train_seconds']:.1f} s", f"{m['parameters']:,.0f} parameters, {result.trainer.precision}"
     )
