@@ -344,7 +344,9 @@ def test_an_audit_of_corrected_labels_remembers_them(characters: Audit, tmp_path
     )
 
 
-def test_corrections_of_lines_reach_training(lines: Audit, tmp_path: Path, call: Run) -> None:
+def test_corrections_of_lines_reach_training(
+    lines: Audit, tmp_path: Path, call: Run, caplog: pytest.LogCaptureFixture
+) -> None:
     one = lines.copy(tmp_path / "copy")
     removed, *rest = one.planted
     fill(one.table, {removed: REMOVE, rest[0]: f"  {one.planted[rest[0]]} é "})
@@ -359,7 +361,7 @@ def test_corrections_of_lines_reach_training(lines: Audit, tmp_path: Path, call:
     settings = [s for s in one.settings if s != "folds=2" and not s.startswith("init_from")]
     done = call("train", *settings, "trainer.max_epochs=1", "test=false", f"data.corrections={one.table}")
     assert done.returncode == 0, done.stderr
-    assert f"{one.table}: 1 training labels corrected, 1 items left out of training" in done.stderr
+    assert f"{one.table}: 1 training labels corrected, 1 items left out of training" in caplog.text
     (splits,) = tmp_path.glob("outputs/*/*/splits.json")
     assert json.loads(splits.read_text())["sizes"]["train"] == 99
 
