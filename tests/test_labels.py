@@ -14,7 +14,7 @@ from line_fixtures import write_table
 from hwr import HwrError
 from hwr.config import compose
 from hwr.data.labels import choose
-from hwr.experiment import _datamodule, fit
+from hwr.experiment import datamodule, fit
 
 CLASSES = np.repeat(np.arange(5), [40, 30, 20, 7, 3])
 
@@ -66,8 +66,8 @@ def test_numbers_that_make_no_sense(labels: object, words: str) -> None:
 
 
 def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    whole = _datamodule(compose("train"))
-    some = _datamodule(compose("train", ["data.labels=30", "data.labels_seed=4"]))
+    whole = datamodule(compose("train"))
+    some = datamodule(compose("train", ["data.labels=30", "data.labels_seed=4"]))
     assert some.class_counts().tolist() == [3] * 10  # type: ignore[union-attr]
     assert set(some.sets["train"].names) < set(whole.sets["train"].names)
     for name in ("val", "test"):
@@ -79,17 +79,38 @@ def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert record.get("train") == (list(some.sets["train"].names) if data is some else None)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-        few = _datamodule(compose("train", ["data.labels=8"]))
+        few = datamodule(compose("train", ["data.labels=8"]))
     lacking = [str(i) for i, count in enumerate(few.class_counts().tolist()) if not count]  # type: ignore[union-attr]
     assert len(lacking) == 2
     assert f"no training image of {', '.join(lacking)}" in caplog.text
+
+
+def test_some_classes(caplog: pytest.LogCaptureFixture) -> None:
+    whole, some = (datamodule(compose("train", more)) for more in ([], ["data.only=[7,2,'5']", "data.labels=9"]))
+    assert some.classes == ("2", "5", "7")
+    names = {name: {n: int(c) for n, c in zip(p.names, p.labels, strict=True)} for name, p in whole.sets.items()}  # type: ignore[union-attr]
+    for part in some.sets.values():
+        every = {n: label for split in names.values() for n, label in split.items()}
+        assert all(str(every[n]) == some.classes[int(c)] for n, c in zip(part.names, part.labels, strict=True))  # type: ignore[union-attr]
+    assert some.class_counts().tolist() == [3, 3, 3]  # type: ignore[union-attr]
+    assert "no training image" not in caplog.text
+    test = sum(names["test"][n] in (2, 5, 7) for n in whole.sets["test"].names)
+    assert len(some.sets["test"]) == test
+
+
+@pytest.mark.parametrize(
+    ("only", "words"), [("[0,x]", "no class 'x'; there are 0 1"), ("[3]", "at least two"), ("[]", "at least two")]
+)
+def test_classes_that_are_not_there(only: str, words: str) -> None:
+    with pytest.raises(HwrError, match=words):
+        datamodule(compose("train", [f"data.only={only}"]))
 
 
 def test_lines_and_their_charset(tmp_path: Path) -> None:
     for name, letters in (("train", "abcdefghij"), ("val", "ab"), ("test", "cd")):
         write_table(tmp_path / f"{name}.tsv", [(f"{name}{i}.png", letter) for i, letter in enumerate(letters)])
     settings = ["experiment=tsv_crnn", f"data.path={tmp_path}", "data.cache=null"]
-    drawn = [_datamodule(compose("train", [*settings, f"data.labels={n}"])) for n in (2, 4, 10)]
+    drawn = [datamodule(compose("train", [*settings, f"data.labels={n}"])) for n in (2, 4, 10)]
     assert [len(data.charset or "") for data in drawn] == [2, 4, 10]  # what an archivist with so many labels has
     assert [len(data.sets["train"]) for data in drawn] == [2, 4, 10]
     assert set(drawn[0].classes) < set(drawn[1].classes)
@@ -103,7 +124,7 @@ def test_lines_and_their_charset(tmp_path: Path) -> None:
 
 def test_endless_lines_have_none() -> None:
     with pytest.raises(HwrError, match=r"data\.train_lines"):
-        _datamodule(compose("train", ["experiment=digit_strings_crnn", "+data.labels=5"]))
+        datamodule(compose("train", ["experiment=digit_strings_crnn", "+data.labels=5"]))
 
 
 def test_fit_lets_its_caller_restrict_the_data(tmp_path: Path) -> None:
