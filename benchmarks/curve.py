@@ -29,7 +29,9 @@ def points(run: Path) -> list[tuple[float, float, float]]:
         if "val/cer" not in events.Tags()["scalars"]:
             continue
         start = events.FirstEventTimestamp()
-        found = events.Scalars("val/cer")
+        found = [event for event in events.Scalars("val/cer") if event.step]  # step 0: the figures of the kept epoch
+        if not found:
+            continue
         rows += [
             ((seconds + event.wall_time - start) / 60, lines * (len(rows) + i + 1), event.value)
             for i, event in enumerate(found)
