@@ -75,7 +75,6 @@ class Adaptation:
             rows.append((f"{what}, old data", "not known", "say which with data@old_data=NAME"))
         return rows
 
-
     def write(self, folder: Path) -> None:
         """Writes ``adaptation.csv`` and ``adaptation.png``."""
         from hwr import figures
