@@ -21,7 +21,7 @@ train: setup  ## train on the embedded digits: under a minute, no download
 	$(RUN) -m hwr.train experiment=digits_cnn
 
 test: setup  ## the fast tests, under 10 minutes
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup  ## the slow tests: the wheel, the notebook, several processes, real training
 	$(RUN) -m pytest -m slow

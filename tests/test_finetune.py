@@ -22,7 +22,7 @@ HIGH, LOW = "[5,6,7,8,9]", "[0,1,2,3,4]"
 
 def adapt(run: Path, *overrides: str) -> Result:
     """The shipped digits model adapted to the embedded digits 5 to 9."""
-    settings = ["experiment=finetune_full", "init_from=mnist", "data=digits", f"data.only={HIGH}"]
+    settings = ["experiment=finetune_full", "init_from=mnist", "data=digits", f"data.only={HIGH}", "optimizer.lr=1e-3"]
     return fit(
         compose("train", [*settings, "trainer.max_epochs=4", "trainer.accelerator=cpu", *overrides], run_dir=run)
     )
