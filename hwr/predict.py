@@ -163,7 +163,7 @@ def as_table(rows: list[dict[str, Any]], what: str) -> str:
         more = [_escape(rest)] if what == "label" else []
         table.add_row(row["image"], f"[bold]{_escape(row[what])}", f"{row['confidence']:.1%}", *more)
     out = io.StringIO()
-    Console(file=out, force_terminal=sys.stdout.isatty(), width=None if sys.stdout.isatty() else 120).print(table)
+    Console(file=out, force_terminal=sys.stdout.isatty(), width=None if sys.stdout.isatty() else 1000).print(table)
     return out.getvalue()
 
 
