@@ -42,7 +42,7 @@ def training(data: str, precision: str) -> float:
 def data_share(data: str) -> str:
     """Time of loading, padding and augmenting a batch beside that of a whole training step."""
     from hwr.config import compose
-    from hwr.experiment import datamodule
+    from hwr.parts import datamodule
 
     module = datamodule(compose("train", ["experiment=tsv_crnn", f"data.path={data}"]))
     part = module.sets["train"]

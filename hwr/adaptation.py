@@ -17,9 +17,8 @@ from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.batches import WidthOrder
 from hwr.decoding import GreedyDecoder
 from hwr.files import write_text
+from hwr.parts import DataModule
 from hwr.reports import LineReading, error_rate, wilson
-
-DataModule = CharacterDataModule | LineDataModule
 
 
 @dataclass(frozen=True)

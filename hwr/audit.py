@@ -31,8 +31,8 @@ MOST, PRINTED = 200, 10  # items of the picture, at most, and of the printed lis
 def run(cfg: DictConfig) -> None:
     """Audits as configured, or goes on with an audit that was broken off, and prints what came of it."""
     from hwr.data.lines.base import LineDataModule
-    from hwr.experiment import datamodule
     from hwr.figures import save
+    from hwr.parts import datamodule
     from hwr.suspects import Characters, Lines
 
     for key, low, high in (("folds", 2, 1000), ("top", 1, MOST)):

@@ -22,8 +22,8 @@ from hwr.config import command, compose
 from hwr.errors import HwrError
 
 if TYPE_CHECKING:
-    from hwr.experiment import DataModule
     from hwr.learning_curve import Curve, Point
+    from hwr.parts import DataModule
 
 OWN_KEYS = ("labels", "seeds", "scratch", "split", "target", "run_dir")  # of a curve, not of its runs
 SET_HERE = {"seed": "seeds", "data.labels": "labels", "data.labels_seed": "seeds", "ckpt_path": "", "test": "split"}
@@ -59,7 +59,7 @@ class Run(NamedTuple):
 def run(cfg: DictConfig) -> None:
     """Trains and scores what is missing of the curve, and writes what came of it after every run."""
     from hwr import learning_curve
-    from hwr.experiment import datamodule
+    from hwr.parts import datamodule
 
     check(cfg)
     arms = overrides_of_arms(cfg, typed())
@@ -204,11 +204,11 @@ def finish(one: Run, split: str) -> Point:
 
 def score(one: Run, split: str) -> None:
     """Writes the figures of a trained run on a split."""
-    from hwr import bundle, experiment
+    from hwr import bundle, experiment, parts
     from hwr.files import write_json
 
     model = bundle.load(one.folder)
-    data = experiment.data_of(model, str(one.folder))
+    data = parts.data_of(model, str(one.folder))
     write_json(scores_of(one, split), experiment.score(model, data, split, one.cfg.trainer.accelerator))
 
 

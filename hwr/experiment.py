@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import hydra
 import lightning
 import torch
-from hydra.errors import InstantiationException
 from lightning import Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from hwr import adaptation, bundle, precision, transfer
+from hwr import adaptation, bundle, parts, transfer
 from hwr.adaptation import Adaptation
 from hwr.bundle import Bundle
-from hwr.callbacks import AtomicCheckpointIO, Gallery, LineGallery, history
+from hwr.callbacks import Gallery, LineGallery, history
 from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.decoders import Decoder, greedy
 from hwr.errors import HwrError
 from hwr.files import write_json, write_text
-from hwr.systems import CharacterSystem, LineSystem, System
+from hwr.parts import DataModule
+from hwr.systems import System
 from hwr.systems.distillation import Distillation
-from hwr.systems.losses import CTC
 
-DataModule = CharacterDataModule | LineDataModule
 FILLED = ("optimizer", "trainer", "system", "callbacks")  # what may depend on the number of labels
 
 
@@ -73,32 +66,32 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
     Raises:
         HwrError: For anything the user can mend.
     """
-    with _one_line_errors():
+    with parts.one_line_errors():
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
         lightning.seed_everything(plain["seed"], verbose=False)
         start = None if plain["init_from"] is None else transfer.find(plain["init_from"])
         plain["network"] = transfer.network_of(plain["network"], start)
-        data = _datamodule(cfg, start)
+        data = parts.data_for(cfg, start)
         plain["data"]["preprocess"] |= data.preprocess.to_dict()
         if prepare is not None:
             prepare(data)
-        cfg = by_labels(cfg, len(data.sets["train"]))
+        cfg = parts.by_labels(cfg, len(data.sets["train"]))
         plain |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in FILLED}
-        old = _old_data(cfg, start, data)
+        old = parts.old_data(cfg, start, data)
         if old is not None and cfg.replay and isinstance(data, CharacterDataModule):
             data.add_classes(old.classes)
         model = Bundle(plain["network"], data.classes, data.preprocess, about=start.about if start else {})
-        system = _system(cfg, model, data)
+        system = parts.system_for(cfg, model, data)
         if start is not None:
             taken = transfer.take(start, system.network, model, plain["init_mismatch"])
             system.keep_start(taken.whole)
-        _mix(data, old, cfg.replay, system.network)
+        parts.mix(data, old, cfg.replay, system.network)
         if cfg.distill.teacher is not None:
             teacher = bundle.load(cfg.distill.teacher)
             system.distillation = Distillation(teacher, model, cfg.distill.weight, cfg.distill.temperature)
-        trainer = _trainer(cfg, system, data)
+        trainer = parts.trainer_for(cfg, system, data)
         if trainer.is_global_zero:
             run_dir.mkdir(parents=True, exist_ok=True)
             plain["trainer"]["precision"] = str(trainer.precision)
@@ -146,12 +139,12 @@ def evaluate(cfg: DictConfig) -> Result:
     Raises:
         HwrError: For anything the user can mend.
     """
-    with _one_line_errors():
+    with parts.one_line_errors():
         model = bundle.load(cfg.run)
-        data = data_of(model, cfg.run, cfg.data)
+        data = parts.data_of(model, cfg.run, cfg.data)
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
         gallery = LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))
-        decoder = _make(cfg.decoder, _partial_=True)
+        decoder = parts.make(cfg.decoder, _partial_=True)
         trainer, system = _test(model, data, cfg.split, cfg.accelerator, decoder, [gallery])
         figures, tables = system.report()
         metrics = {**_logged(trainer, "test/"), **figures, **system.timings()}
@@ -172,7 +165,7 @@ def score(model: Bundle, data: DataModule, split: str, accelerator: str = "auto"
     Raises:
         HwrError: If there is no such split, or nothing to be read in it.
     """
-    with _one_line_errors():
+    with parts.one_line_errors():
         trainer, system = _test(model, data, split, accelerator)
         return {**_logged(trainer, "test/"), **system.report()[0]}
 
@@ -188,7 +181,7 @@ def _test(
     if split not in data.sets:
         raise HwrError(f"split={split}: there are {', '.join(data.sets)}")
     data.test_split = split
-    system = _judge(model, data, decoder)
+    system = parts.judge(model, data, decoder)
     trainer = Trainer(
         accelerator=accelerator,
         devices=1,
@@ -203,161 +196,8 @@ def _test(
     return trainer, system
 
 
-def data_of(model: Bundle, run: str, node: DictConfig | None = None) -> DataModule:
-    """The data that a model was trained on, or other data, with the same splits, prepared and numbered as it needs.
-
-    Args:
-        model: What will read it.
-        run: Where the model is from.
-        node: The configuration of other data; None is that of the run.
-
-    Raises:
-        HwrError: If there is none, or it is not of the kind that the model reads.
-    """
-    config = Path(run) / "config.yaml"
-    if node is None and not config.is_file():
-        raise HwrError(f"{run} has no config.yaml that says on which data to judge it; add data=NAME")
-    data: DataModule = _make(OmegaConf.load(config).data if node is None else node)
-    if isinstance(data, LineDataModule) != (model.kind == "line"):
-        raise HwrError(f"{run} reads {model.kind}s, and this data is not of {model.kind}s; choose other data=")
-    data.preprocess = model.preprocess
-    data.setup()
-    data.as_classes(model.classes)
-    return data
-
-
-def _make(node: DictConfig, **kwargs: Any) -> Any:
-    return hydra.utils.instantiate(node, _convert_="all", **kwargs)
-
-
-def datamodule(cfg: DictConfig) -> DataModule:
-    """The data that :func:`fit` would train on, set up.
-
-    Args:
-        cfg: As composed from ``conf/train.yaml``.
-
-    Raises:
-        HwrError: If it cannot be read.
-    """
-    with _one_line_errors():
-        return _datamodule(cfg, None if cfg.init_from is None else transfer.find(cfg.init_from))
-
-
-def _datamodule(cfg: DictConfig, start: transfer.Start | None) -> DataModule:
-    more: dict[str, Any] = {"augment": _make(cfg.augment), "seed": cfg.seed}
-    if cfg.charset is not None:
-        ours = ("unknown", "on_change")
-        make = _make(OmegaConf.masked_copy(cfg.charset, [key for key in cfg.charset if key not in ours]))
-        more |= {"charset": start.charset(make, cfg.charset.on_change) if start else make}
-        more |= {"unknown": cfg.charset.unknown}
-    data: DataModule = _make(cfg.data, **more)
-    if start is not None:
-        start.prepare(data, follow=cfg.network is None or "_target_" not in cfg.network)
-    data.setup()
-    return data
-
-
-def by_labels(cfg: DictConfig, labels: int) -> DictConfig:
-    """Settings that are null are taken from the row of ``by_labels`` for so many training labels.
-
-    A row holds from its number of labels on; keys are written with dots. What the user sets stays.
-
-    Args:
-        cfg: As composed from ``conf/train.yaml``.
-        labels: There are.
-    """
-    rows = cfg.by_labels or {}
-    row = rows.get(max((n for n in rows if n <= labels), default=None), {})
-    cfg = cfg.copy()
-    for key, value in row.items():
-        if OmegaConf.select(cfg, str(key)) is None:
-            OmegaConf.update(cfg, str(key), value, force_add=True)
-    return cfg
-
-
-def _old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) -> DataModule | None:
-    """What the start model was made for: as configured, else as its run says; None if nobody knows."""
-    node = cfg.old_data
-    if start is None or start.model is None:
-        if node is not None or cfg.replay:
-            raise HwrError("old_data and replay mean something for a start model only; add init_from=MODEL")
-        return None
-    config = Path(start.name).expanduser() / "config.yaml"
-    if node is None and config.is_file():
-        node = OmegaConf.load(config).data
-    if node is None:
-        if cfg.replay:
-            raise HwrError(f"replay={cfg.replay}: init_from={start.name} does not say on what; add data@old_data=NAME")
-        return None
-    old: DataModule = _make(node)
-    if isinstance(old, LineDataModule) != isinstance(data, LineDataModule):
-        raise HwrError("old_data: characters and lines cannot be mixed")
-    old.preprocess = data.preprocess
-    old.setup()
-    return old
-
-
-def _mix(data: DataModule, old: DataModule | None, share: float, network: Any) -> None:
-    if isinstance(data, CharacterDataModule):
-        data.mix(old if isinstance(old, CharacterDataModule) else None, share)
-        return
-    if isinstance(old, LineDataModule):
-        old.check_feasible(network)
-    data.mix(old if isinstance(old, LineDataModule) else None, share)
-
-
 def _on_cpu(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu() for name, value in weights.items()}
-
-
-def _system(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
-    network: Any = model.build()
-    if isinstance(data, LineDataModule):
-        data.warn_of_unknown()
-        data.check_feasible(network)
-    try:
-        loss = _make(cfg.loss)(**data.loss_arguments(network))
-    except TypeError as error:
-        raise HwrError(f"loss: {error}; lines are learnt with loss=ctc, characters with the others") from error
-    parts = {"loss": loss, "optimizer": _make(cfg.optimizer), "scheduler": _make(cfg.scheduler)}
-    system: System = _make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
-    if isinstance(system, LineSystem) != isinstance(data, LineDataModule):
-        raise HwrError("system: lines are learnt with system=line, characters with system=character")
-    return system.to(memory_format=torch.channels_last)
-
-
-def _judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder]) -> System:
-    """A system that only evaluates."""
-    network: Any = model.build()
-    parts: dict[str, Any] = {"bundle": model, "optimizer": _no_optimizer, "scheduler": _no_optimizer}
-    if isinstance(data, LineDataModule):
-        data.warn_of_unknown()
-        data.check_feasible(network)
-        return LineSystem(network, CTC(), decoder(model), **parts)
-    return CharacterSystem(network, torch.nn.Identity(), **parts)
-
-
-def _trainer(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
-    callbacks: list[Callback] = [_make(c) for c in cfg.callbacks.values() if c is not None]
-    terminal = sys.stdout.isatty()
-    if not terminal:
-        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
-    logger = _make(cfg.logger) if cfg.get("logger") else False
-    if not logger:
-        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
-    settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
-    if cfg.trainer.precision == "auto":
-        settings["precision"] = precision.choose(system.network, data.example(), _accelerator(cfg.trainer.accelerator))
-    trainer: Trainer = _make(cfg.trainer, logger=logger, plugins=[AtomicCheckpointIO()], **settings)
-    return trainer
-
-
-def _accelerator(name: str) -> str:
-    if name in ("cpu", "mps"):
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
@@ -436,35 +276,3 @@ def _log_hyperparameters(trainer: Trainer, plain: Mapping[str, Any], metrics: Ma
 
 def _eval_dir(run: Path, split: str, other: bool) -> Path:
     return (run if run.is_dir() else Path("outputs") / run.stem) / ("eval_other_data" if other else "eval") / split
-
-
-def _no_optimizer(*args: Any, **kwargs: Any) -> Any:
-    raise HwrError("this system only evaluates")
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """Turns what Hydra and Lightning say of wrong settings into one line; keeps their chatter down."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        for message in (
-            ".*does not have many workers.*",
-            ".*exists and is not empty.*",
-            ".*treespec.*",
-            ".*LeafSpec.*",
-            ".*smaller than the logging interval.*",
-            ".*system/.*sync_dist=True.*",
-        ):
-            warnings.filterwarnings("ignore", message)
-        try:
-            yield
-        except InstantiationException as error:
-            cause = error.__cause__
-            if isinstance(cause, HwrError):
-                raise cause from None
-            key = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key" in line), "")
-            raise HwrError(f"{key or 'configuration'}: {cause or error}") from error
-        except MisconfigurationException as error:
-            mend = "; trainer.accelerator=auto takes what there is" if "backend" in str(error) else ""
-            raise HwrError(f"trainer: {error}{mend}") from error

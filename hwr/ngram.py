@@ -41,9 +41,9 @@ def run(cfg: DictConfig) -> None:
     from hwr import bundle
     from hwr.data.lines.base import LineDataModule
     from hwr.decoding import BeamDecoder, CharNGram, GreedyDecoder
-    from hwr.experiment import data_of
     from hwr.files import write_json
     from hwr.line_recognizer import LineRecognizer
+    from hwr.parts import data_of
 
     if not isinstance(cfg.order, int) or not 1 <= cfg.order <= 20:
         raise HwrError(f"order={cfg.order}: a whole number from 1 to 20 is needed")

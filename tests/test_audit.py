@@ -21,7 +21,7 @@ from line_model import texts as line_texts
 from omegaconf import DictConfig
 from PIL import Image
 
-from hwr import HwrError, audit, experiment, figures
+from hwr import HwrError, audit, experiment, figures, parts
 from hwr.config import compose
 from hwr.data import corrections
 from hwr.data.batches import CharacterSet
@@ -313,8 +313,8 @@ def test_corrections_of_characters_reach_training(characters: Audit, tmp_path: P
     one = characters.copy(tmp_path / "copy")
     removed, *rest = one.planted
     fill(one.table, {removed: REMOVE} | {name: one.planted[name] for name in rest})
-    plain = Characters(experiment.datamodule(one.config()))
-    data = experiment.datamodule(one.config(f"data.corrections='{one.table}'"))
+    plain = Characters(parts.datamodule(one.config()))
+    data = parts.datamodule(one.config(f"data.corrections='{one.table}'"))
     corrected = Characters(data)
     right = {**dict(zip(plain.names, plain.labels, strict=True)), **one.planted}
     del right[removed]
@@ -338,7 +338,7 @@ def test_an_audit_of_corrected_labels_remembers_them(characters: Audit, tmp_path
     before = two.table.read_bytes()
     audit.run(two.config())  # once more: what was filled in is kept
     assert two.table.read_bytes() == before
-    data = Characters(experiment.datamodule(one.config(f"data.corrections='{two.table}'")))
+    data = Characters(parts.datamodule(one.config(f"data.corrections='{two.table}'")))
     assert (
         dict(zip(data.names, data.labels, strict=True)).items() >= {n: one.planted[n] for n in (other, *rest)}.items()
     )
@@ -350,7 +350,7 @@ def test_corrections_of_lines_reach_training(
     one = lines.copy(tmp_path / "copy")
     removed, *rest = one.planted
     fill(one.table, {removed: REMOVE, rest[0]: f"  {one.planted[rest[0]]} é "})
-    data = experiment.datamodule(one.config("init_from=null", f"data.corrections='{one.table}'"))
+    data = parts.datamodule(one.config("init_from=null", f"data.corrections='{one.table}'"))
     items = Lines(data)
     found = dict(zip(items.names, items.labels, strict=True))
     assert removed not in found
@@ -440,7 +440,7 @@ def test_rows_of_one_name_say_the_same(tmp_path: Path) -> None:
 def test_a_text_that_is_none(lines: Audit, tmp_path: Path) -> None:
     corrections.write(tmp_path / "a.tsv", ("image", "corrected"), [("train3.png", "a\x07b")])
     with pytest.raises(HwrError, match=r"a\.tsv, line 2: .*control characters"):
-        experiment.datamodule(lines.config(f"data.corrections='{tmp_path / 'a.tsv'}'"))
+        parts.datamodule(lines.config(f"data.corrections='{tmp_path / 'a.tsv'}'"))
 
 
 # ---- the command
@@ -509,7 +509,7 @@ def test_the_picture_of_characters(digits: tuple[np.ndarray, np.ndarray]) -> Non
 
 
 def test_the_picture_of_lines(lines: Audit) -> None:
-    items: Items = Lines(experiment.datamodule(lines.config("init_from=null")))
+    items: Items = Lines(parts.datamodule(lines.config("init_from=null")))
     suspects = [Suspect(n, text, text[1:], 0.5, 1.0) for n, text in zip(items.names, items.labels, strict=True)]
     figure = items.figure([5, 2], suspects, "the title")
     said = texts(figure)

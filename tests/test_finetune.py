@@ -14,7 +14,8 @@ from hwr import bundle
 from hwr.adaptation import score
 from hwr.config import compose
 from hwr.data.base import CharacterDataModule
-from hwr.experiment import Result, by_labels, fit
+from hwr.experiment import Result, fit
+from hwr.parts import by_labels
 from hwr.train import report
 
 HIGH, LOW = "[5,6,7,8,9]", "[0,1,2,3,4]"

@@ -14,7 +14,8 @@ from line_fixtures import write_table
 from hwr import HwrError
 from hwr.config import compose
 from hwr.data.labels import choose
-from hwr.experiment import datamodule, fit
+from hwr.experiment import fit
+from hwr.parts import datamodule
 
 CLASSES = np.repeat(np.arange(5), [40, 30, 20, 7, 3])
 

@@ -1,0 +1,221 @@
+"""The parts of an experiment, made from its configuration: data, system, trainer."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
+from omegaconf import DictConfig, OmegaConf
+
+from hwr import precision, transfer
+from hwr.bundle import Bundle
+from hwr.callbacks import AtomicCheckpointIO
+from hwr.data.base import CharacterDataModule
+from hwr.data.lines.base import LineDataModule
+from hwr.decoders import Decoder
+from hwr.errors import HwrError
+from hwr.systems import CharacterSystem, LineSystem, System
+from hwr.systems.losses import CTC
+
+DataModule = CharacterDataModule | LineDataModule
+
+
+def make(node: DictConfig, **kwargs: Any) -> Any:
+    """What a node of the configuration describes."""
+    return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+
+
+def datamodule(cfg: DictConfig) -> DataModule:
+    """The data that :func:`hwr.experiment.fit` would train on, set up.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+
+    Raises:
+        HwrError: If it cannot be read.
+    """
+    with one_line_errors():
+        return data_for(cfg, None if cfg.init_from is None else transfer.find(cfg.init_from))
+
+
+def data_of(model: Bundle, run: str, node: DictConfig | None = None) -> DataModule:
+    """The data that a model was trained on, or other data, with the same splits, prepared and numbered as it needs.
+
+    Args:
+        model: What will read it.
+        run: Where the model is from.
+        node: The configuration of other data; None is that of the run.
+
+    Raises:
+        HwrError: If there is none, or it is not of the kind that the model reads.
+    """
+    config = Path(run) / "config.yaml"
+    if node is None and not config.is_file():
+        raise HwrError(f"{run} has no config.yaml that says on which data to judge it; add data=NAME")
+    data: DataModule = make(OmegaConf.load(config).data if node is None else node)
+    if isinstance(data, LineDataModule) != (model.kind == "line"):
+        raise HwrError(f"{run} reads {model.kind}s, and this data is not of {model.kind}s; choose other data=")
+    data.preprocess = model.preprocess
+    data.setup()
+    data.as_classes(model.classes)
+    return data
+
+
+def data_for(cfg: DictConfig, start: transfer.Start | None) -> DataModule:
+    """The data to train on, set up; numbered and prepared as the start model needs."""
+    more: dict[str, Any] = {"augment": make(cfg.augment), "seed": cfg.seed}
+    if cfg.charset is not None:
+        ours = ("unknown", "on_change")
+        charset = make(OmegaConf.masked_copy(cfg.charset, [key for key in cfg.charset if key not in ours]))
+        more |= {"charset": start.charset(charset, cfg.charset.on_change) if start else charset}
+        more |= {"unknown": cfg.charset.unknown}
+    data: DataModule = make(cfg.data, **more)
+    if start is not None:
+        start.prepare(data, follow=cfg.network is None or "_target_" not in cfg.network)
+    data.setup()
+    return data
+
+
+def by_labels(cfg: DictConfig, labels: int) -> DictConfig:
+    """Settings that are null are taken from the row of ``by_labels`` for so many training labels.
+
+    A row holds from its number of labels on; keys are written with dots. What the user sets stays.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+        labels: There are.
+    """
+    rows = cfg.by_labels or {}
+    row = rows.get(max((n for n in rows if n <= labels), default=None), {})
+    cfg = cfg.copy()
+    for key, value in row.items():
+        if OmegaConf.select(cfg, str(key)) is None:
+            OmegaConf.update(cfg, str(key), value, force_add=True)
+    return cfg
+
+
+def old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) -> DataModule | None:
+    """What the start model was made for: as configured, else as its run says; None if nobody knows."""
+    node = cfg.old_data
+    if start is None or start.model is None:
+        if node is not None or cfg.replay:
+            raise HwrError("old_data and replay mean something for a start model only; add init_from=MODEL")
+        return None
+    config = Path(start.name).expanduser() / "config.yaml"
+    if node is None and config.is_file():
+        node = OmegaConf.load(config).data
+    if node is None:
+        if cfg.replay:
+            raise HwrError(f"replay={cfg.replay}: init_from={start.name} does not say on what; add data@old_data=NAME")
+        return None
+    old: DataModule = make(node)
+    if isinstance(old, LineDataModule) != isinstance(data, LineDataModule):
+        raise HwrError("old_data: characters and lines cannot be mixed")
+    old.preprocess = data.preprocess
+    old.setup()
+    return old
+
+
+def mix(data: DataModule, old: DataModule | None, share: float, network: Any) -> None:
+    """Has each epoch draw a share of its items from old data."""
+    if isinstance(data, CharacterDataModule):
+        data.mix(old if isinstance(old, CharacterDataModule) else None, share)
+        return
+    if isinstance(old, LineDataModule):
+        old.check_feasible(network)
+    data.mix(old if isinstance(old, LineDataModule) else None, share)
+
+
+def system_for(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
+    """Network, loss and optimiser, checked against the data."""
+    network: Any = model.build()
+    if isinstance(data, LineDataModule):
+        data.warn_of_unknown()
+        data.check_feasible(network)
+    try:
+        loss = make(cfg.loss)(**data.loss_arguments(network))
+    except TypeError as error:
+        raise HwrError(f"loss: {error}; lines are learnt with loss=ctc, characters with the others") from error
+    parts = {"loss": loss, "optimizer": make(cfg.optimizer), "scheduler": make(cfg.scheduler)}
+    system: System = make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
+    if isinstance(system, LineSystem) != isinstance(data, LineDataModule):
+        raise HwrError("system: lines are learnt with system=line, characters with system=character")
+    return system.to(memory_format=torch.channels_last)
+
+
+def judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder]) -> System:
+    """A system that only evaluates."""
+    network: Any = model.build()
+    parts: dict[str, Any] = {"bundle": model, "optimizer": _no_optimizer, "scheduler": _no_optimizer}
+    if isinstance(data, LineDataModule):
+        data.warn_of_unknown()
+        data.check_feasible(network)
+        return LineSystem(network, CTC(), decoder(model), **parts)
+    return CharacterSystem(network, torch.nn.Identity(), **parts)
+
+
+def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
+    """Lightning's trainer, with what the terminal and the processor allow."""
+    callbacks: list[Callback] = [make(c) for c in cfg.callbacks.values() if c is not None]
+    terminal = sys.stdout.isatty()
+    if not terminal:
+        callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    logger = make(cfg.logger) if cfg.get("logger") else False
+    if not logger:
+        callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
+    settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
+    if cfg.trainer.precision == "auto":
+        settings["precision"] = precision.choose(system.network, data.example(), _accelerator(cfg.trainer.accelerator))
+    trainer: Trainer = make(cfg.trainer, logger=logger, plugins=[AtomicCheckpointIO()], **settings)
+    return trainer
+
+
+def _accelerator(name: str) -> str:
+    if name in ("cpu", "mps"):
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _no_optimizer(*args: Any, **kwargs: Any) -> Any:
+    raise HwrError("this system only evaluates")
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turns what Hydra and Lightning say of wrong settings into one line; keeps their chatter down."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in (
+            ".*does not have many workers.*",
+            ".*exists and is not empty.*",
+            ".*treespec.*",
+            ".*LeafSpec.*",
+            ".*smaller than the logging interval.*",
+            ".*system/.*sync_dist=True.*",
+        ):
+            warnings.filterwarnings("ignore", message)
+        try:
+            yield
+        except InstantiationException as error:
+            cause = error.__cause__
+            if isinstance(cause, HwrError):
+                raise cause from None
+            key = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key" in line), "")
+            raise HwrError(f"{key or 'configuration'}: {cause or error}") from error
+        except MisconfigurationException as error:
+            mend = "; trainer.accelerator=auto takes what there is" if "backend" in str(error) else ""
+            raise HwrError(f"trainer: {error}{mend}") from error
