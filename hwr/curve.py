@@ -6,12 +6,10 @@ has a directory of its own, and what is finished is never done again.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hwr.config import command, compose
 from hwr.errors import HwrError
+from hwr.terminal import duration, told_elsewhere
 
 if TYPE_CHECKING:
     from hwr.learning_curve import Curve, Point
@@ -189,10 +188,10 @@ def finish(one: Run, split: str) -> Point:
         if not (one.folder / "metrics.json").is_file():
             cfg = one.cfg.copy()
             cfg.ckpt_path = "last" if (one.folder / "checkpoints" / "last.ckpt").is_file() else None
-            with _told_elsewhere(log, one.title):
+            with told_elsewhere(log, one.title):
                 fit(cfg)
         if not scores.is_file():
-            with _told_elsewhere(log, one.title):
+            with told_elsewhere(log, one.title):
                 score(one, split)
     except KeyboardInterrupt:
         raise HwrError(f"{one.title}: interrupted; go on by running the same command again") from None
@@ -222,7 +221,7 @@ def progress(curve: Curve, runs: Sequence[Run], number: int) -> str:
     last, left = curve.points[-1], time_left(curve.points, runs[number:])
     text = f"{number} of {len(runs)}: {runs[number - 1].title}: {last.metric} {last.error:.2%}"
     text += f" after {last.seconds:.0f} s" if last.seconds is not None else ""
-    return text if number == len(runs) else f"{text}; about {_duration(left)} left"
+    return text if number == len(runs) else f"{text}; about {duration(left)} left"
 
 
 def time_left(points: Sequence[Point], runs: Sequence[Run]) -> float:
@@ -241,25 +240,6 @@ def typed() -> list[str]:
     hydra = HydraConfig.get()
     more = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
     return [*(f"hydra.searchpath=['file://{path}']" for path in more), *hydra.overrides.task]
-
-
-@contextlib.contextmanager
-def _told_elsewhere(log: Path, title: str) -> Iterator[None]:
-    """Lets what a run prints go into a file; a terminal shows what is going on."""
-    from rich.console import Console
-
-    log.parent.mkdir(parents=True, exist_ok=True)
-    console = Console(file=sys.stderr)
-    status = console.status(f"{title}: {log}") if console.is_terminal else contextlib.nullcontext()
-    file = log.open("a", encoding="utf-8", buffering=1)
-    with status, file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-        yield
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see."""
+"""The exceptions a user is meant to see."""
 
 from __future__ import annotations
 
@@ -8,3 +8,7 @@ class HwrError(Exception):
 
     The message says what is wrong, where (file, line or key) and how to mend it.
     """
+
+
+class Interrupted(HwrError):
+    """The user stopped what was going on; the message says how to go on."""

@@ -26,7 +26,7 @@ from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.decoders import Decoder, greedy
-from hwr.errors import HwrError
+from hwr.errors import HwrError, Interrupted
 from hwr.files import write_json, write_text
 from hwr.parts import DataModule
 from hwr.systems import System
@@ -230,7 +230,7 @@ def _run_fit(trainer: Trainer, system: System, data: DataModule, resume: str | N
         if not trainer.interrupted:
             raise
         how = f"with: python -m hwr.train {again}" if _typed() else "by running the same command again"
-        raise HwrError(f"interrupted in epoch {trainer.current_epoch + 1}; go on {how}") from None
+        raise Interrupted(f"interrupted in epoch {trainer.current_epoch + 1}; go on {how}") from None
 
 
 def _best_epoch(trainer: Trainer, run_dir: Path) -> dict[str, float]:

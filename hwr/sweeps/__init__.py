@@ -1,0 +1,1 @@
+"""``python -m hwr.train -m ...``: many trainings that end in one answer, by Optuna, with everything on disk."""
