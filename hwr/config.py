@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hwr.errors import HwrError
+from hwr.ranks import wait_for_the_first
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -37,6 +38,7 @@ PATH_KEYS = {
     "text",
     "decoder.lexicon",
     "decoder.lm",
+    "out",
     "output",
     "save_seen",
     "ckpt_path",
@@ -81,8 +83,15 @@ def job_name(number: int | str, overrides: str) -> str:
     return "_".join(part for part in (str(number), slug(overrides)) if part)
 
 
+def sweep_name(overrides: Sequence[str]) -> str:
+    """Names a sweep after its command, without what may change when it goes on."""
+    kept = [word for word in overrides if not word.startswith(("sweep.trials=", "sweep.timeout="))]
+    return slug(",".join(word.removeprefix("experiment=") for word in kept)) or "sweep"
+
+
 OmegaConf.register_new_resolver("hwr.run_dir", run_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("hwr.job_name", job_name, replace=True)
+OmegaConf.register_new_resolver("hwr.sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("hwr.required", required, replace=True)
 
 
@@ -129,16 +138,21 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
 
     def task(cfg: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
-            run(cfg)  # an error ends this job; Hydra goes on with the others and hands the error over at the end
+            run(cfg)  # an error ends this trial; the sweep tells it and goes on with the others
         else:
             with _one_line(config_name):
-                check_types(cfg, config_name, HydraConfig.get().overrides.task)
+                overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+                check_types(cfg, config_name, overrides)
                 run(cfg)
 
     def main() -> None:
         sys.argv[1:] = without_nulls(quote_paths(sys.argv[1:]))
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing a page
         with _one_line(config_name):
+            if _multirun(sys.argv[1:]):
+                from hwr.sweeps import plugins
+
+                plugins.register()
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)()
 
     return main
@@ -156,17 +170,20 @@ def without_nulls(arguments: Sequence[str]) -> list[str]:
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
     """Quotes the values of keys that hold a path, so that ``images=scan (1).png`` is read as the shell meant it."""
-    if {"-m", "--multirun"} & set(arguments):
-        return list(arguments)  # there a comma separates values
+    keys = {"hydra.sweep.dir"} if _multirun(arguments) else PATH_KEYS  # in a sweep a comma separates values
 
     def quoted(argument: str) -> str:
         key, _, value = argument.partition("=")
-        if key in TEXT_KEYS:
+        if key in TEXT_KEYS and keys is PATH_KEYS:
             return argument if value[:1] in ("'", '"') else f"{key}='" + value.replace("'", "\\'") + "'"
         plain = re.fullmatch(r"[\w./~*?%@-]*", value, re.ASCII) or value[0] in "'\"[" or "${" in value
-        return argument if key not in PATH_KEYS or plain else f"{key}='" + value.replace("'", "\\'") + "'"
+        return argument if key not in keys or plain else f"{key}='" + value.replace("'", "\\'") + "'"
 
     return [quoted(argument) for argument in arguments]
+
+
+def _multirun(arguments: Sequence[str]) -> bool:
+    return bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
 
 
 @contextmanager
@@ -195,6 +212,7 @@ def _one_line(config_name: str) -> Iterator[None]:
 
 
 def _fail(config_name: str, message: str) -> None:
+    wait_for_the_first()
     sys.stdout.flush()
     print(f"hwr.{config_name}: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(1)
