@@ -173,7 +173,7 @@ def command(study: optuna.Study, setting: Setting) -> str:
     words = [str(word) for word in study.user_attrs.get("command", [])]
     if not words and "experiment" in study.user_attrs:
         words = [f"experiment={study.user_attrs['experiment']}"]
-    kept = [word for word in words if not word.startswith("-") and not _of_sweep(word, swept)]
+    kept = [word for word in words if not _of_sweep(word, swept)]
     own = [str(word) for word in trial.user_attrs.get("overrides", [])] or [f"{k}={v}" for k, v in swept.items()]
     return shlex.join(["python", "-m", "hwr.train", *kept, *own])
 
