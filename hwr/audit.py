@@ -41,6 +41,8 @@ def run(cfg: DictConfig) -> None:
     if cfg.ckpt_path is not None:
         raise HwrError("ckpt_path: an audit that was broken off goes on when the same command is run again")
     out, data = Path(cfg.run_dir), datamodule(cfg)
+    if data.streamed:
+        raise HwrError("training items in shards are not audited; audit the data that was packed")
     out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
     items = Lines(data) if isinstance(data, LineDataModule) else Characters(data)
     known = _corrected(out / "audit.tsv", cfg.data.get("corrections"))

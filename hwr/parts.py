@@ -129,6 +129,8 @@ def old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) ->
 
 def mix(data: DataModule, old: DataModule | None, share: float, network: Any) -> None:
     """Has each epoch draw a share of its items from old data."""
+    if share and old is not None and (data.streamed or old.streamed):
+        raise HwrError("replay: items in shards are not mixed with others; take the data that was packed")
     if isinstance(data, CharacterDataModule):
         data.mix(old if isinstance(old, CharacterDataModule) else None, share)
         return

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.data.corrections import correct_characters
@@ -171,7 +172,7 @@ class CharacterDataModule(SplitDataModule):
         sizes = {name: len(part) for name, part in self.sets.items()}
         write_json(path, {"sizes": sizes, **listed})
 
-    def order(self, name: str, rank: int, world: int) -> BatchOrder:
+    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
         """See :meth:`SplitDataModule.order`."""
         n, train = len(self.sets[name]), name == "train"
         size = self.batch_size if train else self.eval_batch_size

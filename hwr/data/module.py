@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from hwr.data.mixing import Draw
+from hwr.errors import HwrError
 
 Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
@@ -29,15 +30,19 @@ class SplitDataModule(LightningDataModule):
         sets: The splits by name; one that is indexed by a list of positions gives a batch.
         test_split: The name of the split that is scored.
         draw: Which training samples an epoch holds; None: each once.
+        streamed: Whether training items are read from shards: then they are neither chosen from, nor mixed, nor judged.
+        workers: Processes that read training batches; 0: the training process does.
         mixed: What training reads where there is other data among it; ``sets["train"]`` are its first samples.
     """
 
     sets: Mapping[str, Dataset[Any]]
+    streamed = False
 
     def __init__(self, split: Splitter, augment: nn.Module | None, seed: int) -> None:
         super().__init__()
         self.split, self.augment, self.seed = split, augment, seed
         self.test_split = "test"
+        self.workers = 0
         self.draw: Draw | None = None
         self.mixed: Dataset[Any] | None = None
 
@@ -58,7 +63,9 @@ class SplitDataModule(LightningDataModule):
             return DataLoader(FixedBatches(part, list(order)), batch_size=None)
         # A generator of its own: a loader draws a number when it starts, in an unbroken run after augmentation and
         # dropout were seeded for the epoch, in a resumed one before.
-        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator())
+        workers = self.workers if name == "train" else 0
+        settings: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator(), **settings)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches."""
@@ -70,6 +77,8 @@ class SplitDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         """Batches of the split that is scored: ``test``, unless ``test_split`` says otherwise."""
+        if self.streamed and self.test_split == "train":
+            raise HwrError("split=train: training items in shards are not judged; take val or test, or what was packed")
         return self.loader(self.test_split)
 
 

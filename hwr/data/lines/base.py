@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Sampler
 
 from hwr.data.augment import Augment
 from hwr.data.corrections import correct_lines
@@ -108,7 +109,7 @@ class LineDataModule(SplitDataModule):
         if self.corrections is not None:
             self.sets["train"] = correct_lines(self.sets, self.corrections)
         for name, part in self.sets.items():
-            _tell(name, part.lost)
+            tell_lost(name, part.lost)
         train = self.sets["train"]
         if not len(train):
             first = f"; the first: {train.lost[0]}" if train.lost else ""
@@ -172,8 +173,10 @@ class LineDataModule(SplitDataModule):
     def warn_of_unknown(self) -> None:
         """Says which characters of validation and test the charset lacks: they count as errors."""
         for name, part in self.sets.items():
+            if name == "train":
+                continue
             lacking = Charset("".join(self.classes)).missing([*part.texts, *(line.text for line in part.lost)])
-            if lacking and name != "train":
+            if lacking:
                 log.warning("%s: the charset lacks %s, which count as errors", name, code_points(dict(lacking)))
 
     def check_feasible(self, network: LineNetwork) -> None:
@@ -183,13 +186,7 @@ class LineDataModule(SplitDataModule):
         such a line counts as wrong from end to end.
         """
         for name, part in list(self.sets.items()):
-            frames = network.output_lengths(torch.from_numpy(part.widths)).tolist()
-            short = {
-                i: f"{part.widths[i]} px wide: {frames[i]} frames, but its {len(label)} characters need {needed}"
-                for i, label in enumerate(part.labels)
-                if frames[i] < (needed := frames_needed(label))
-            }
-            self._lose(name, short)
+            self._lose(name, infeasible(network, part.widths, part.labels))
 
     def record(self, path: Path) -> None:
         """Writes which lines are in validation and test, how many train (if not all: which), what is lost and why."""
@@ -208,7 +205,7 @@ class LineDataModule(SplitDataModule):
         """What a loss needs to know of the data: nothing."""
         return {}
 
-    def order(self, name: str, rank: int, world: int) -> WidthOrder:
+    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
         """See :meth:`SplitDataModule.order`."""
         part, train = self.sets[name], name == "train"
         if not len(part):
@@ -267,7 +264,25 @@ class LineDataModule(SplitDataModule):
             raise HwrError(f"none of {len(part)} training lines can be used; the first: {lost[0]}")
         kept = np.array([i for i in range(len(part)) if i not in reasons], np.int64)
         self.sets[name] = part.subset(kept, [*part.lost, *lost])
-        _tell(name, lost)
+        tell_lost(name, lost)
+
+
+def infeasible(
+    network: LineNetwork, widths: np.ndarray, labels: Sequence[Sequence[int] | np.ndarray]
+) -> dict[int, str]:
+    """Which lines have fewer frames than CTC needs, and how many they lack.
+
+    Args:
+        network: Says how many frames a line has.
+        widths: int64 (N,), in pixels.
+        labels: The characters of each line.
+    """
+    frames = network.output_lengths(torch.from_numpy(widths)).tolist()
+    return {
+        i: f"{widths[i]} px wide: {frames[i]} frames, but its {len(label)} characters need {needed}"
+        for i, label in enumerate(labels)
+        if frames[i] < (needed := frames_needed(label))
+    }
 
 
 def frames_needed(labels: Sequence[int] | np.ndarray) -> int:
@@ -276,7 +291,8 @@ def frames_needed(labels: Sequence[int] | np.ndarray) -> int:
     return int(len(labels) + (labels[1:] == labels[:-1]).sum())
 
 
-def _tell(name: str, lost: Sequence[Rejected]) -> None:
+def tell_lost(name: str, lost: Sequence[Rejected]) -> None:
+    """Says how many lines of a split are lost, and why the first are."""
     if lost:
         fate = "left out of training" if name == "train" else "count as wrong from end to end"
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
