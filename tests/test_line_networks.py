@@ -21,6 +21,8 @@ from hwr.errors import HwrError
 from hwr.networks import LineNetwork, build
 from hwr.networks.bilstm import BiLSTM
 from hwr.networks.crnn_mobilenet import MaskedSqueezeExcitation, MobileBackbone
+from hwr.networks.dropout import Dropout
+from hwr.networks.stages import Stage
 from hwr.networks.transformer import LineTransformer, positions
 from hwr.text import Charset
 
@@ -387,7 +389,7 @@ def test_crnn_learns_eight_lines_by_heart():
     [
         ("crnn", {"height": 8}, "the stages shrink a line of 8 pixels to nothing"),
         ("crnn", {"stages": [{"channels": 4, "kernel": 4}]}, "odd kernel"),
-        ("crnn", {"stages": [{"channels": 4, "depth": 0}]}, "depth and pool of at least 1"),
+        ("crnn", {"stages": [{"channels": 4, "depth": 0}]}, "depth, stride and pool of at least 1"),
         ("crnn", {"stages": [{"channels": 4, "pool": [2, 0]}]}, "pool of at least 1"),
         ("crnn", {"stages": [{"channels": 4, "pool": [2, 2, 2]}]}, r"pool must be one number or \[height, width\]"),
         ("crnn", {"stages": [{"channels": 4, "dropout": 2}]}, "dropout"),
@@ -408,3 +410,42 @@ def test_crnn_learns_eight_lines_by_heart():
 def test_settings_that_do_not_fit(name, settings, says):
     with pytest.raises(HwrError, match=says):
         make(name, **settings)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.83])
+def test_dropout_keeps_a_share_and_the_mean(share):
+    torch.manual_seed(0)
+    drop, x = Dropout(share).train(), torch.ones(1001, 999, requires_grad=True)
+    y = drop(x)
+    kept = y != 0
+    assert kept.float().mean().item() == pytest.approx(1 - share, abs=0.003)  # six standard deviations at most
+    assert torch.equal(y[kept], torch.full_like(y[kept], 1 / (1 - share)))
+    along = (
+        kept.flatten()[: 4 * (kept.numel() // 4)].view(-1, 4).float()
+    )  # four share a random number: they are independent
+    assert (torch.corrcoef(along.T) - torch.eye(4)).abs().max() < 0.01
+    y.sum().backward()
+    assert torch.equal(x.grad, y.detach())
+    assert torch.equal(drop.eval()(x), x)
+    torch.manual_seed(0)
+    assert torch.equal(drop.train()(x), y)
+
+
+def test_dropout_of_nothing_and_of_everything():
+    x = torch.rand(7, 5)
+    assert torch.equal(Dropout(0.0).train()(x), x)
+    assert not Dropout(1.0).train()(x).any()
+    assert Dropout(0.5).train()(x.bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(("stride", "pool"), [(1, 1), (2, 1), (2, 2), (3, [2, 1]), (1, [1, 3])])
+def test_a_stage_knows_the_size_of_its_maps_and_what_they_depend_on(stride, pool, residual):
+    stage = Stage(2, 3, kernel=5, depth=2, stride=stride, pool=pool, residual=residual).double().eval()
+    for height, width in [(12, 24), (13, 29), (17, 31)]:
+        assert stage(torch.rand(1, 2, height, width, dtype=torch.double)).shape[2:] == stage.size(height, width)
+    images = torch.rand(1, 2, 12, 60, dtype=torch.double, requires_grad=True)
+    column = 2
+    stage(images)[..., column].sum().backward()
+    seen = images.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+    assert column * stage.shrink < seen.max().item() <= column * stage.shrink + stage.reach

@@ -180,7 +180,7 @@ def test_only_listed_networks_are_built(target):
         ({"stages": [{"channels": 4, "pool": 0}]}, "pool of at least 1"),
         ({"stages": [{"channels": 4, "pool": [2]}]}, r"pool must be one number or \[height, width\], not \[2\]"),
         ({"stages": [{"channels": 4, "pool": [2, 30]}]}, "1 stages shrink"),
-        ({"stages": [{"channels": 4, "depth": 0}]}, "depth and pool of at least 1"),
+        ({"stages": [{"channels": 4, "depth": 0}]}, "depth, stride and pool of at least 1"),
         ({"stages": [{"chanels": 4}]}, "chanels"),
         ({"stages": [{}]}, "channels"),
         ({"pooling": "median"}, "pooling must be one of flatten, mean, max, not 'median'"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from hwr.networks.dropout import Dropout
+
 
 class BiLSTM(nn.Module):
     """Layers of bidirectional LSTM over sequences of different lengths (Graves and Schmidhuber 2005).
@@ -25,12 +27,13 @@ class BiLSTM(nn.Module):
         inputs = [features, *[2 * hidden] * (layers - 1)]
         self.forwards = nn.ModuleList(nn.LSTM(n, hidden, batch_first=True) for n in inputs)
         self.backwards = nn.ModuleList(nn.LSTM(n, hidden, batch_first=True) for n in inputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, F) and true lengths (B,) -> (B, T, 2 x hidden); what comes beyond a true length means nothing."""
         frames = torch.arange(x.shape[1], device=x.device)
         order = torch.where(frames < lengths[:, None], lengths[:, None] - 1 - frames, frames)  # (B, T), its own inverse
+        order = order + len(frames) * torch.arange(len(x), device=x.device)[:, None]  # among the frames of all lines
         for i, (ahead, back) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             x = self.dropout(x) if i else x
             x = torch.cat([ahead(x)[0], _reordered(back(_reordered(x, order))[0], order)], 2)
@@ -38,4 +41,4 @@ class BiLSTM(nn.Module):
 
 
 def _reordered(x: Tensor, order: Tensor) -> Tensor:
-    return x.gather(1, order[:, :, None].expand(-1, -1, x.shape[2]))
+    return x.flatten(0, 1).index_select(0, order.flatten()).view(x.shape)

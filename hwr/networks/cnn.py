@@ -45,7 +45,7 @@ class CNN(CharacterNetwork):
         parts: OrderedDict[str, nn.Module] = OrderedDict()
         for i, settings in enumerate(stages, start=1):
             parts[f"stage{i}"] = stage = Stage(channels, **settings)
-            channels, height, width = stage.channels, height // stage.pool[0], width // stage.pool[1]
+            channels, (height, width) = stage.channels, stage.size(height, width)
         if min(height, width) < 1:
             raise ValueError(
                 f"{len(stages)} stages shrink images of {image_size} pixels to nothing; use fewer or pool less"

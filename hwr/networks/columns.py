@@ -51,9 +51,9 @@ class LineStages(LineBackbone):
         for i, settings in enumerate(stages, start=1):
             stage = Stage(self.channels, drop_channels=True, **settings)
             self.add_module(f"stage{i}", stage)
-            down, across = stage.pool
-            self.reach += (stage.reach + across - 1) * self.stride
-            self.channels, self.rows, self.stride = stage.channels, self.rows // down, self.stride * across
+            self.reach += stage.reach * self.stride
+            self.channels, self.stride = stage.channels, self.stride * stage.shrink
+            self.rows, _ = stage.size(self.rows, 1)
         if self.rows < 1:
             raise ValueError(f"the stages shrink a line of {height} pixels to nothing; use fewer or pool less")
 
@@ -139,7 +139,7 @@ class ColumnNetwork(LineNetwork):
         logits: Tensor = self.head(self.read(columns, lengths))
         aside = None
         if self.shortcut is not None and self.training:
-            aside = self.shortcut(columns.transpose(1, 2)).transpose(1, 2)
+            aside = _along(self.shortcut, columns)
         return logits, lengths, aside
 
     def reset_head(self, num_classes: int) -> None:
@@ -148,3 +148,10 @@ class ColumnNetwork(LineNetwork):
         if self.shortcut is not None:
             old = self.shortcut.weight
             self.shortcut = nn.Conv1d(old.shape[1], num_classes, 3, padding=1, device=old.device, dtype=old.dtype)
+
+
+def _along(convolution: nn.Conv1d, vectors: Tensor) -> Tensor:
+    """The convolution over vectors (B, T, F) -> (B, T, G), as one of two dimensions: that needs no copies on a CPU."""
+    maps = vectors.transpose(1, 2)[:, :, None]
+    found = nn.functional.conv2d(maps, convolution.weight[:, :, None], convolution.bias, padding=(0, 1))
+    return found[:, :, 0].transpose(1, 2)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hwr.networks.bilstm import BiLSTM
 from hwr.networks.columns import ColumnNetwork, LineBackbone, LineStages
+from hwr.networks.dropout import Dropout
 
 
 class CRNN(ColumnNetwork):
@@ -50,7 +51,7 @@ class CRNN(ColumnNetwork):
             raise ValueError("num_classes, height, hidden and layers must be at least 1, and width at least 0")
         super().__init__(stages if isinstance(stages, LineBackbone) else LineStages(height, stages), collapse)
         self.neck = nn.Sequential(nn.Linear(self.features, width), nn.ReLU()) if width else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.rnn = BiLSTM(width or self.features, hidden, layers, dropout)
         self.add_outputs(num_classes, width or self.features, 2 * hidden, shortcut)
 

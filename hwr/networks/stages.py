@@ -18,6 +18,7 @@ class Stage(nn.Module):
         channels: Channels of all convolutions.
         kernel: Odd side of the kernels.
         depth: Number of convolutions.
+        stride: Of the first convolution; on a CPU far cheaper than pooling while images are large and channels few.
         norm: Batch-norm (the convolutions then have no bias).
         pool: Side of the max-pooling, or its height and width; 1 for none.
         residual: Adds what came in (through a 1x1 convolution where the widths differ) to the last convolution.
@@ -27,8 +28,8 @@ class Stage(nn.Module):
 
     Attributes:
         channels: Of the maps.
-        pool: Height and width of the pooling.
-        reach: Pixels on each side that the convolutions of a pixel see.
+        shrink: How many columns become one.
+        reach: Columns to the right of the first of those that become one, as far as the one depends on them.
 
     Raises:
         ValueError: If ``kernel`` is even, a size is below 1, or ``pool`` is neither one number nor two.
@@ -40,6 +41,7 @@ class Stage(nn.Module):
         channels: int,
         kernel: int = 3,
         depth: int = 1,
+        stride: int = 1,
         norm: bool = True,
         pool: int | Sequence[int] = 2,
         residual: bool = False,
@@ -51,27 +53,35 @@ class Stage(nn.Module):
         sides = (pool, pool) if isinstance(pool, int) else tuple(pool)
         if len(sides) != 2:
             raise ValueError(f"pool must be one number or [height, width], not {pool!r}")
-        if kernel % 2 == 0 or min(channels, kernel, depth, *sides) < 1:
-            raise ValueError("a stage needs channels, depth and pool of at least 1 and an odd kernel")
-        self.channels, self.pool, self.reach = channels, sides, depth * (kernel // 2)
+        if kernel % 2 == 0 or min(channels, kernel, depth, stride, *sides) < 1:
+            raise ValueError("a stage needs channels, depth, stride and pool of at least 1 and an odd kernel")
+        self.channels, self.shrink = channels, stride * sides[1]
+        self.reach = kernel // 2 + stride * ((depth - 1) * (kernel // 2) + sides[1] - 1)
+        self._stride, self._pool = stride, sides
         layers: list[nn.Module] = []
         for i in range(depth):
             if i:
                 layers += [*_norm(channels, norm), nn.ReLU(inplace=True)]
-            layers += _convolution(channels if i else in_channels, channels, kernel, not norm, depthwise)
+                layers += _convolution(channels, channels, kernel, 1, not norm, depthwise)
+            else:
+                layers += _convolution(in_channels, channels, kernel, stride, not norm, depthwise)
         self.layers = nn.Sequential(*layers)
         self.shortcut: nn.Module | None = None
         if residual:
-            self.shortcut = (
-                nn.Identity() if in_channels == channels else nn.Conv2d(in_channels, channels, 1, bias=False)
-            )
+            same = in_channels == channels and stride == 1
+            self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 1, stride, bias=False)
         end: list[nn.Module] = [nn.MaxPool2d(sides)] if max(sides) > 1 else []
         end += [*_norm(channels, norm), nn.ReLU(inplace=True)]
         drop = nn.Dropout2d(dropout) if drop_channels else nn.Dropout(dropout)
         self.end = nn.Sequential(*end, *([drop] if dropout else []))
 
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the maps of images of this size."""
+        down, across = self._pool
+        return -(-height // self._stride) // down, -(-width // self._stride) // across
+
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, channels, H // pool[0], W // pool[1])."""
+        """(B, in, H, W) -> (B, channels, *size(H, W))."""
         y: Tensor = self.layers(x)
         if self.shortcut is not None:
             y = y + self.shortcut(x)
@@ -79,11 +89,13 @@ class Stage(nn.Module):
         return out
 
 
-def _convolution(in_channels: int, channels: int, kernel: int, bias: bool, separable: bool) -> list[nn.Module]:
+def _convolution(
+    in_channels: int, channels: int, kernel: int, stride: int, bias: bool, separable: bool
+) -> list[nn.Module]:
     same = kernel // 2
     if not separable or in_channels == 1:
-        return [nn.Conv2d(in_channels, channels, kernel, padding=same, bias=bias)]
-    depthwise = nn.Conv2d(in_channels, in_channels, kernel, padding=same, groups=in_channels, bias=False)
+        return [nn.Conv2d(in_channels, channels, kernel, stride, same, bias=bias)]
+    depthwise = nn.Conv2d(in_channels, in_channels, kernel, stride, same, groups=in_channels, bias=False)
     return [depthwise, nn.Conv2d(in_channels, channels, 1, bias=bias)]
 
 
