@@ -114,10 +114,21 @@ class Bundle:
             f"{reads} {len(self.classes)} {what}: {' '.join(self.classes[:150])}",
             "",
         ]
-        lines += [f"- {key}: {value}" for key, value in self.about.items() if key != "name"]
+        lines += _listed({key: value for key, value in self.about.items() if key != "name"})
         lines += [f"- parameters: {parameters:,}", "", "| metric | value |", "|---|---|"]
         lines += [f"| {key} | {value:.5g} |" for key, value in self.metrics.items()]
         return "\n".join([*lines, "", "Use: `hwr-predict model=THIS_FOLDER images=*.png`", ""])
+
+
+def _listed(items: Mapping[str, Any], indent: str = "") -> list[str]:
+    """As a Markdown list; what is a mapping becomes a list within it."""
+    lines = []
+    for key, value in items.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}- {key}:", *_listed(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}- {key}: {value}")
+    return lines
 
 
 def load(model: str | Path) -> Bundle:

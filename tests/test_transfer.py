@@ -421,7 +421,9 @@ def test_provenance_goes_on(copiste: Bundle, dashes: Path, tmp_path: Path, capsy
     assert origin["name"] == "copiste"
     assert origin["licence"] == copiste.about["licence"]
     assert origin["data"] == copiste.about["data"]
-    assert "CC BY 4.0" in (tmp_path / "one/bundle/README.md").read_text()
+    card = (tmp_path / "one/bundle/README.md").read_text()
+    assert f"- init_from:\n  - name: copiste\n  - data: {origin['data']}\n" in card
+    assert "CC BY 4.0" in card
     train_lines(tmp_path / "two", f"init_from={tmp_path / 'one/checkpoints/last.ckpt'}", *data)
     about = json.loads((tmp_path / "two/bundle/bundle.json").read_text())["about"]
     assert about["init_from"]["init_from"] == origin
