@@ -93,6 +93,7 @@ OmegaConf.register_new_resolver("hwr.run_dir", run_dir, use_cache=True, replace=
 OmegaConf.register_new_resolver("hwr.job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("hwr.sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("hwr.required", required, replace=True)
+OmegaConf.register_new_resolver("hwr.folder_name", lambda path: Path(path).name, replace=True)
 
 
 def compose(config_name: str = "train", overrides: Sequence[str] = (), run_dir: str | Path | None = None) -> DictConfig:

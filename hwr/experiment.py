@@ -15,10 +15,9 @@ import lightning
 import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 
-from hwr import adaptation, bundle, parts, transfer
+from hwr import adaptation, bundle, parts, trackers, transfer
 from hwr.adaptation import Adaptation
 from hwr.bundle import Bundle
 from hwr.callbacks import Gallery, LineGallery, history
@@ -126,7 +125,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             if plain["test"]:
                 _write_tables(run_dir, tables)
             write_json(run_dir / "metrics.json", metrics)
-            _log_hyperparameters(trainer, plain, metrics)
+            trackers.close(trainer, plain, metrics)
         return Result(metrics, run_dir, data, system, trainer, found)
 
 
@@ -264,14 +263,6 @@ def _provenance(plain: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
 def _typed() -> bool:
     """Whether this is ``hwr.train`` and not a library call or another command."""
     return Path(sys.argv[0]).stem in ("train", "hwr-train")
-
-
-def _log_hyperparameters(trainer: Trainer, plain: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    if isinstance(trainer.logger, TensorBoardLogger):
-        keys = ("seed", "data", "augment", "network", "loss", "optimizer", "scheduler", "system", "trainer")
-        shown = {k: v for k, v in metrics.items() if k.startswith(("val/", "test/"))}
-        trainer.logger.log_hyperparams({key: plain[key] for key in keys}, shown)
-        trainer.logger.finalize("success")
 
 
 def _eval_dir(run: Path, split: str, other: bool) -> Path:

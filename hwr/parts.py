@@ -18,7 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ProgressBar
 from omegaconf import DictConfig, OmegaConf
 
-from hwr import precision, transfer
+from hwr import precision, trackers, transfer
 from hwr.bundle import Bundle
 from hwr.callbacks import AtomicCheckpointIO
 from hwr.data.base import CharacterDataModule
@@ -173,13 +173,13 @@ def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
     terminal = sys.stdout.isatty()
     if not terminal:
         callbacks = [c for c in callbacks if not isinstance(c, ProgressBar)]
-    logger = make(cfg.logger) if cfg.get("logger") else False
-    if not logger:
+    loggers = trackers.loggers(cfg.get("logger"))
+    if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
     settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
     if cfg.trainer.precision == "auto":
         settings["precision"] = precision.choose(system.network, data.example(), _accelerator(cfg.trainer.accelerator))
-    trainer: Trainer = make(cfg.trainer, logger=logger, plugins=[AtomicCheckpointIO()], **settings)
+    trainer: Trainer = make(cfg.trainer, logger=loggers, plugins=[AtomicCheckpointIO()], **settings)
     return trainer
 
 

@@ -136,8 +136,9 @@ class System(LightningModule):
         """Logs one value of the present step, every ``log_every_n_steps`` (Lightning's own way costs time in each)."""
         step = self.trainer.global_step
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
-        if self.logger is not None and step % every == 0:
-            self.logger.log_metrics({name: float(value.detach())}, step)
+        if self.loggers and step % every == 0:
+            for logger in self.loggers:
+                logger.log_metrics({name: float(value.detach())}, step)
 
     def watch(self, loss: Tensor) -> None:
         """Remembers whether a loss was not finite, without waiting for the device."""
