@@ -65,7 +65,14 @@ class SplitDataModule(LightningDataModule):
         # dropout were seeded for the epoch, in a resumed one before.
         workers = self.workers if name == "train" else 0
         settings: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
+        part = HandsErrorsOver(part) if workers else part
         return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator(), **settings)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Raises what a worker process could not read."""
+        if isinstance(batch, HwrError):
+            raise batch
+        return batch
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training batches."""
@@ -80,6 +87,23 @@ class SplitDataModule(LightningDataModule):
         if self.streamed and self.test_split == "train":
             raise HwrError("split=train: training items in shards are not judged; take val or test, or what was packed")
         return self.loader(self.test_split)
+
+
+class HandsErrorsOver(Dataset[Any]):
+    """Gives what the user can mend in place of a batch: raised in a worker process, it would become a page of text.
+
+    Args:
+        samples: Where the batches come from.
+    """
+
+    def __init__(self, samples: Dataset[Any]) -> None:
+        self.samples = samples
+
+    def __getitem__(self, positions: Sequence[int]) -> Any:
+        try:
+            return self.samples[positions]
+        except HwrError as error:
+            return error
 
 
 class FixedBatches(Dataset[Any]):

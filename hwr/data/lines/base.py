@@ -277,7 +277,7 @@ def infeasible(
         widths: int64 (N,), in pixels.
         labels: The characters of each line.
     """
-    frames = network.output_lengths(torch.from_numpy(widths)).tolist()
+    frames = network.output_lengths(torch.tensor(widths)).tolist()
     return {
         i: f"{widths[i]} px wide: {frames[i]} frames, but its {len(label)} characters need {needed}"
         for i, label in enumerate(labels)

@@ -139,7 +139,9 @@ class LineShards(LineDataModule):
         if self.sets:
             return
         self.sets = self.load()
-        self.charset = self._make_charset(self.index.classes)
+        characters = "".join(self.index.classes)
+        last = characters[-1:]  # no space, unless there is nothing else; a space counts between two characters
+        self.charset = self._make_charset([f"{last} {c}" if " " in characters else c for c in characters])
         if lacking := self.charset.missing(self.index.classes):
             raise HwrError(
                 f"the charset lacks {code_points(dict(lacking))} of the packed transcripts; add to the charset, or "
@@ -212,7 +214,7 @@ def check_prepared(index: Index, wanted: CharacterPreprocess | LinePreprocess) -
         if value != packed[name] and name not in ("mean", "std"):
             raise HwrError(
                 f"data.path={index.path}: packed with preprocess.{name}={packed[name]}, and {value} is wanted; pack "
-                f"again with data.preprocess.{name}={value}, or say data.preprocess.{name}={packed[name]}"
+                f"again with data.preprocess.{name}={value}, or take what they were packed with"
             )
 
 

@@ -209,10 +209,11 @@ def fetch(where: str) -> bytes:
         with fsspec.open(where, "rb") as file:
             content: bytes = file.read()
             return content
-    except FileNotFoundError:
-        raise
     except Exception as error:  # every store has exceptions of its own: no such store, no access, no network
-        raise HwrError(f"{where}: cannot be read ({error or type(error).__name__})") from error
+        if isinstance(error, FileNotFoundError) and error.__cause__ is None:  # else it stands for something else
+            raise
+        reason = error.__cause__ or error
+        raise HwrError(f"{where}: cannot be read ({reason or type(reason).__name__})") from error
 
 
 def read_shard(index: Index, shard: Shard) -> Block:

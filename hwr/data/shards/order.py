@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
-LANES = 4  # windows that one process reads in turn
+LANES = 4  # windows that one reader has open
 SPREAD = 1.15  # how much wider the lines of one group may be, where there are enough of them
 ENOUGH = 4  # batches of a group of shards
 
@@ -33,12 +34,14 @@ class Window(NamedTuple):
         shards: Numbers of the shards that hold them, int (S,).
         taken: Which of the items of these shards they are.
         batches: How many they make.
-        seed: Of their order.
+        place: Of the window among all, from 0 to 1.
+        seed: Of the order of its items.
     """
 
     shards: np.ndarray
     taken: slice
     batches: int
+    place: float
     seed: int
 
 
@@ -48,8 +51,8 @@ class ShardOrder(Sampler[Sequence[int]]):
     Every item comes exactly once in an epoch over all processes, and all have equally many batches, none of them empty.
     The shards, in an order that is new in every epoch, are one long row of items, of which each process has an equal
     stretch. It cuts its stretch into windows of about a shard; the items of a window are shuffled, and the batches of a
-    few windows come in turn. So a process reads few shards at a time, and each about once in an epoch. Worker processes
-    of the loader get the batches in turn, and there are windows for each, so that neither do they read the same shards.
+    few windows come in turn. So a process reads few shards at a time, and each about once in an epoch. The worker
+    processes of a loader get batches in turn, and each has windows of its own.
 
     The order is a function of seed, epoch and the number of processes and workers, and takes memory for shards, not for
     items.
@@ -77,7 +80,7 @@ class ShardOrder(Sampler[Sequence[int]]):
         workers: int = 0,
     ) -> None:
         self.positions, self.counts = positions, counts
-        self.seed, self.rank, self.world, self.lanes = seed, rank, world, LANES * max(1, workers)
+        self.seed, self.rank, self.world, self.readers = seed, rank, world, max(1, workers)
         self.groups = [self._group(shards, widths, size) for shards in self._alike(widths, size)]
         self.epoch = 0
 
@@ -113,9 +116,10 @@ class ShardOrder(Sampler[Sequence[int]]):
 
     def __iter__(self) -> Iterator[Sequence[int]]:
         rng = np.random.default_rng((self.seed, self.epoch))
-        windows = [window for group in self.groups for window in self._windows(group, rng)]
-        queue = iter([windows[i] for i in rng.permutation(len(windows))])
-        lanes = deque(self._lane(queue) for _ in range(self.lanes))
+        windows = sorted((w for group in self.groups for w in self._windows(group, rng)), key=lambda w: w.place)
+        cuts = np.arange(self.readers + 1) * len(windows) // self.readers
+        queues = [deque(windows[a:b]) for a, b in pairwise(cuts)]
+        lanes = deque(self._lane(queues, i % self.readers) for i in range(LANES * self.readers))
         while lanes:
             lane = lanes.popleft()
             if (batch := next(lane, None)) is not None:
@@ -130,15 +134,19 @@ class ShardOrder(Sampler[Sequence[int]]):
         number = min(max(1, round(len(shards) / self.world)), group.batches)
         cuts = np.arange(number + 1) * group.batches // number  # batches before each window
         places = low + cuts * (high - low) // group.batches
+        order = np.sort(rng.random(number)).tolist()  # neighbours share a shard, so they come one after the other
         for i in range(number):
             first, last = np.searchsorted(ends, (places[i], places[i + 1] - 1), side="right")
             skipped = int(places[i] - ends[first] + self.counts[shards[first]])
             taken = slice(skipped, skipped + int(places[i + 1] - places[i]))
-            yield Window(shards[first : last + 1], taken, int(cuts[i + 1] - cuts[i]), int(rng.integers(2**62)))
+            yield Window(
+                shards[first : last + 1], taken, int(cuts[i + 1] - cuts[i]), order[i], int(rng.integers(2**62))
+            )
 
-    def _lane(self, queue: Iterator[Window]) -> Iterator[Sequence[int]]:
-        """The batches of one window after the other, as long as there are any that no other lane took."""
-        for window in queue:
+    def _lane(self, queues: Sequence[deque[Window]], reader: int) -> Iterator[Sequence[int]]:
+        """The batches of one window of a reader after the other; when it has none left, of those of others."""
+        while queue := queues[reader] or max(queues, key=len):
+            window = queue.popleft()
             items = np.concatenate([self.positions(int(shard)) for shard in window.shards])[window.taken]
             shuffled = np.random.default_rng(window.seed).permutation(items)
             yield from (part.tolist() for part in np.array_split(shuffled, window.batches))

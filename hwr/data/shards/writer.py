@@ -80,7 +80,7 @@ def pack(data: CharacterDataModule | LineDataModule, out: Path, shard_mb: float,
 
 
 def _begun(out: Path, header: str) -> list[str]:
-    """The lines of the index that an earlier call wrote, or the first line alone."""
+    """The lines of the index that an earlier call wrote, or the first line alone; half a file that it left is removed."""
     for path in (out / f"{INDEX}.part", out / INDEX):
         if path.is_file():
             found = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -88,6 +88,8 @@ def _begun(out: Path, header: str) -> list[str]:
                 raise HwrError(
                     f"out={out}: holds shards of other data or settings; choose another folder, or remove it"
                 )
+            for half in out.glob(".*.tmp"):
+                half.unlink()
             return [header, *(line for line in found[1:] if '"file"' in line and line.endswith("}\n"))]
     return [header]
 
