@@ -190,7 +190,7 @@ def single() -> optuna.Study:
 
 def only_failed() -> optuna.Study:
     study = study_of()
-    add(study, None, TrialState.FAIL, typed=["a=1"], error=FAILURE)
+    add(study, None, TrialState.FAIL, typed=["a=1"], error=FAILURE + " \udcff")  # from a file name that is no Unicode
     add(study, None, TrialState.FAIL)
     return study
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from optuna.trial import FrozenTrial, TrialState
 
 from hwr import __version__
-from hwr.files import write_text
+from hwr.files import write_bytes
 from hwr.sweeps import leaderboard
 from hwr.sweeps.leaderboard import Estimate, Objective, Setting
 from hwr.sweeps.report_charts import charts
@@ -41,8 +41,9 @@ def write(study: optuna.Study, folder: Path) -> list[Setting]:
         OSError: If they cannot be written.
     """
     ranked = leaderboard.settings(study)
-    write_text(folder / "leaderboard.csv", _csv(leaderboard.rows(study, ranked)))
-    write_text(folder / "report.html", page(study, ranked, folder))
+    files = {"leaderboard.csv": _csv(leaderboard.rows(study, ranked)), "report.html": page(study, ranked, folder)}
+    for name, text in files.items():  # a traceback may quote a file name that is no Unicode
+        write_bytes(folder / name, text.encode("utf-8", "backslashreplace"))
     return ranked
 
 
