@@ -25,8 +25,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from hwr import ranks
 from hwr.errors import HwrError
-from hwr.ranks import wait_for_the_first
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -65,12 +65,15 @@ def run_dir(root: str, name: str, overrides: str, ckpt_path: str | None) -> str:
     tail = "_".join(part for part in (name, slug(overrides)) if part)
     if ckpt_path == "last":
         found = [
-            p.parents[1] for p in Path(root).glob(f"*/*_{tail}/checkpoints/last.ckpt") if p.parents[1].name[9:] == tail
+            p.parents[1]
+            for p in Path(root).glob(f"*/*_{tail}/checkpoints/last.ckpt")
+            if p.parents[1].name.partition("_")[2] == tail
         ]
         if found:
             return str(max(found, key=lambda p: (p.parent.name, p.name)))
     now = datetime.now()
-    return f"{root}/{now:%Y-%m-%d}/{now:%H-%M-%S}_{tail}"
+    job = ranks.job()  # its processes do not all begin in the same second
+    return f"{root}/{now:%Y-%m-%d}/{f'{now:%H-%M-%S}' if job is None else job}_{tail}"
 
 
 def required(key: str) -> str:
@@ -92,6 +95,8 @@ def sweep_name(overrides: Sequence[str]) -> str:
 OmegaConf.register_new_resolver("hwr.run_dir", run_dir, use_cache=True, replace=True)
 OmegaConf.register_new_resolver("hwr.job_name", job_name, replace=True)
 OmegaConf.register_new_resolver("hwr.sweep_name", sweep_name, replace=True)
+OmegaConf.register_new_resolver("hwr.nodes", ranks.nodes, replace=True)
+OmegaConf.register_new_resolver("hwr.node_devices", ranks.node_devices, replace=True)
 OmegaConf.register_new_resolver("hwr.required", required, replace=True)
 OmegaConf.register_new_resolver("hwr.folder_name", lambda path: Path(path).name, replace=True)
 
@@ -213,7 +218,7 @@ def _one_line(config_name: str) -> Iterator[None]:
 
 
 def _fail(config_name: str, message: str) -> None:
-    wait_for_the_first()
+    ranks.wait_for_the_first()
     sys.stdout.flush()
     print(f"hwr.{config_name}: error: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(1)

@@ -17,7 +17,7 @@ from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from hwr import adaptation, bundle, parts, trackers, transfer
+from hwr import adaptation, bundle, memory, parts, ranks, trackers, transfer, tune
 from hwr.adaptation import Adaptation
 from hwr.bundle import Bundle
 from hwr.callbacks import Gallery, LineGallery, history
@@ -31,7 +31,7 @@ from hwr.parts import DataModule
 from hwr.systems import System
 from hwr.systems.distillation import Distillation
 
-FILLED = ("optimizer", "trainer", "system", "callbacks")  # what may depend on the number of labels
+FILLED = ("optimizer", "trainer", "system", "callbacks", "tune", "lr_scaling")  # what labels or a search may change
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
     Raises:
         HwrError: For anything the user can mend.
     """
-    with parts.one_line_errors():
+    with parts.one_line_errors(), memory.advised(cfg):
         plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
@@ -77,7 +77,6 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         if prepare is not None:
             prepare(data)
         cfg = parts.by_labels(cfg, len(data.sets["train"]))
-        plain |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in FILLED}
         old = parts.old_data(cfg, start, data)
         if old is not None and cfg.replay and isinstance(data, CharacterDataModule):
             data.add_classes(old.classes)
@@ -90,6 +89,9 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         if cfg.distill.teacher is not None:
             teacher = bundle.load(cfg.distill.teacher)
             system.distillation = Distillation(teacher, model, cfg.distill.weight, cfg.distill.temperature)
+        cfg = tune.tuned(cfg, system, data, resume)
+        plain |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in FILLED}
+        plain["data"][memory.batch_key(cfg.data)] = cfg.data[memory.batch_key(cfg.data)]
         trainer = parts.trainer_for(cfg, system, data)
         if trainer.is_global_zero:
             run_dir.mkdir(parents=True, exist_ok=True)
@@ -97,22 +99,23 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             write_text(run_dir / "config.yaml", OmegaConf.to_yaml(plain))
             data.record(run_dir / "splits.json")
         began = time.perf_counter()
-        _run_fit(trainer, system, data, resume)
-        seconds = time.perf_counter() - began
-        metrics = {
-            **_best_epoch(trainer, run_dir),
-            "epochs": float(trainer.current_epoch),
-            "train_seconds": seconds,
-            "parameters": float(sum(p.numel() for p in system.network.parameters())),
-            "peak_memory_gb": peak_memory_gb(),
-        }
-        best = history.best_checkpoint(trainer)
-        if best:  # Lightning's own loading takes the weights that were averaged, not their average
-            bundle.load_weights(system.network, bundle.from_checkpoint(Path(best[0])).weights)
-        if plain["test"]:
-            trainer.test(system, datamodule=data, verbose=False)
-            figures, tables = system.report()
-            metrics |= {**_logged(trainer, "test/"), **figures}
+        with ranks.guarded(trainer):
+            _run_fit(trainer, system, data, resume)
+            seconds = time.perf_counter() - began
+            metrics = {
+                **_best_epoch(trainer, run_dir),
+                "epochs": float(trainer.current_epoch),
+                "train_seconds": seconds,
+                "parameters": float(sum(p.numel() for p in system.network.parameters())),
+                "peak_memory_gb": peak_memory_gb(),
+            }
+            best = history.best_checkpoint(trainer)
+            if best:  # Lightning's own loading takes the weights that were averaged, not their average
+                bundle.load_weights(system.network, bundle.from_checkpoint(Path(best[0])).weights)
+            if plain["test"]:
+                trainer.test(system, datamodule=data, verbose=False)
+                figures, tables = system.report()
+                metrics |= {**_logged(trainer, "test/"), **figures}
         found = None
         if trainer.is_global_zero:
             about = _provenance(plain, data) | dict(model.about)

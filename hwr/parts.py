@@ -25,9 +25,12 @@ from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.decoders import Decoder
 from hwr.errors import HwrError
+from hwr.memory import batch_key
+from hwr.ranks import check_devices
 from hwr.systems import CharacterSystem, LineSystem, System
 from hwr.systems.losses import CTC
 
+SCALING = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}  # powers of the ratio of batches
 DataModule = CharacterDataModule | LineDataModule
 
 
@@ -149,11 +152,28 @@ def system_for(cfg: DictConfig, model: Bundle, data: DataModule) -> System:
         loss = make(cfg.loss)(**data.loss_arguments(network))
     except TypeError as error:
         raise HwrError(f"loss: {error}; lines are learnt with loss=ctc, characters with the others") from error
-    parts = {"loss": loss, "optimizer": make(cfg.optimizer), "scheduler": make(cfg.scheduler)}
+    parts = {"loss": loss, "optimizer": optimizer_for(cfg), "scheduler": make(cfg.scheduler)}
     system: System = make(cfg.system, _partial_=True)(network=network, bundle=model, **parts)
     if isinstance(system, LineSystem) != isinstance(data, LineDataModule):
         raise HwrError("system: lines are learnt with system=line, characters with system=character")
     return system.to(memory_format=torch.channels_last)
+
+
+def optimizer_for(cfg: DictConfig) -> Any:
+    """What makes the optimiser; its learning rate grows with the batch as ``lr_scaling`` says.
+
+    Raises:
+        HwrError: If there is no such rule, or it lacks the batch that ``optimizer.lr`` is for.
+    """
+    rule, base = cfg.lr_scaling.rule, cfg.lr_scaling.base
+    if rule not in SCALING:
+        raise HwrError(f"lr_scaling.rule={rule}: known are {', '.join(SCALING)}")
+    if rule == "none":
+        return make(cfg.optimizer)
+    if not base or base < 0:
+        raise HwrError(f"lr_scaling.base={base}: the data.{batch_key(cfg.data)} that optimizer.lr is for is needed")
+    batch = cfg.data[batch_key(cfg.data)] * cfg.trainer.accumulate_grad_batches
+    return make(cfg.optimizer, lr=cfg.optimizer.lr * (batch / base) ** SCALING[rule])
 
 
 def judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder]) -> System:
@@ -183,9 +203,17 @@ def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
     return trainer
 
 
-def _accelerator(name: str) -> str:
-    if name in ("cpu", "mps"):
-        return name
+def precision_for(cfg: DictConfig, system: System, data: DataModule) -> str:
+    """Lightning's name of the precision, where it is left to the machine the faster one."""
+    if cfg.trainer.precision == "auto":
+        return precision.choose(system.network, data.example(), processor(cfg))
+    return str(cfg.trainer.precision)
+
+
+def processor(cfg: DictConfig) -> str:
+    """What ``trainer.accelerator`` comes to here: ``cpu``, ``cuda`` or ``mps``."""
+    if cfg.trainer.accelerator in ("cpu", "mps"):
+        return str(cfg.trainer.accelerator)
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -217,7 +245,12 @@ def one_line_errors() -> Iterator[None]:
             if isinstance(cause, HwrError):
                 raise cause from None
             key = next((line.split(":", 1)[1].strip() for line in str(error).splitlines() if "full_key" in line), "")
-            raise HwrError(f"{key or 'configuration'}: {cause or error}") from error
+            raise HwrError(f"{key or 'configuration'}: {cause or error}{_mend(str(cause))}") from error
         except MisconfigurationException as error:
-            mend = "; trainer.accelerator=auto takes what there is" if "backend" in str(error) else ""
-            raise HwrError(f"trainer: {error}{mend}") from error
+            raise HwrError(f"trainer: {error}{_mend(str(error))}") from error
+
+
+def _mend(text: str) -> str:
+    if "backend" in text:
+        return "; trainer.accelerator=auto takes what there is"
+    return "; trainer.devices=N takes N GPUs or, on a CPU, N processes" if "devices" in text else ""

@@ -281,7 +281,7 @@ def test_accumulated_batches_count_as_one_step(digits):
 def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(network, optimizer):
     learner = system("constant", network, "sum", optimizer, "optimizer.weight_decay=0.3")
     next(iter(learner.network.backbone.parameters())).requires_grad_(False)
-    made = learner._make_optimizer(parameter_groups(learner))
+    made = learner.make_optimizer(parameter_groups(learner))
     decay = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
     assert sum(len(group["params"]) for group in made.param_groups) == len(decay)
     assert set(decay) == {id(p) for p in learner.parameters() if p.requires_grad}

@@ -58,7 +58,7 @@ class System(LightningModule):
             raise HwrError(f"system.l2_sp={l2_sp}: a weight of at least 0 is needed")
         self.network, self.bundle, self.l1, self.l2_sp, self.seed = network, bundle, l1, l2_sp, seed
         self.layer_decay = layer_decay
-        self._make_optimizer, self._make_schedule = optimizer, scheduler
+        self.make_optimizer, self._make_schedule = optimizer, scheduler
         self._finite = torch.tensor(True)
         self._start: dict[str, Tensor] = {}
         self.distillation: Distillation | None = None
@@ -83,7 +83,7 @@ class System(LightningModule):
             raise HwrError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
         part = "optimizer"
         try:
-            optimizer = self._make_optimizer(groups)
+            optimizer = self.make_optimizer(groups)
             for group in optimizer.param_groups:
                 group["lr"] *= group.pop("lr_scale", 1.0)
             part = "scheduler"
@@ -132,13 +132,31 @@ class System(LightningModule):
         """Makes augmentation and dropout a function of seed, epoch and rank: a resumed run goes on as it would have."""
         torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
 
+    def shared(self, loss: Tensor, count: int | Tensor) -> Tensor:
+        """The loss of this process's part of the batch, weighed so that the mean over processes is the whole batch's.
+
+        Over several devices gradients are averaged, as if all parts were equally large.
+
+        Args:
+            loss: A mean.
+            count: Over how many samples, or characters of lines.
+        """
+        if self.trainer.world_size == 1:
+            return loss
+        own = torch.as_tensor(count, dtype=torch.float32, device=loss.device)
+        return loss * (own / self.trainer.strategy.reduce(own.clone(), reduce_op="mean"))
+
     def log_step(self, name: str, value: Tensor) -> None:
-        """Logs one value of the present step, every ``log_every_n_steps`` (Lightning's own way costs time in each)."""
+        """Logs the mean over processes of one value of the present step, every ``log_every_n_steps``.
+
+        (Lightning's own way costs time in each step.)
+        """
         step = self.trainer.global_step
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning does not declare it
         if self.loggers and step % every == 0:
+            mean = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
             for logger in self.loggers:
-                logger.log_metrics({name: float(value.detach())}, step)
+                logger.log_metrics({name: float(mean)}, step)
 
     def watch(self, loss: Tensor) -> None:
         """Remembers whether a loss was not finite, without waiting for the device."""
@@ -146,7 +164,7 @@ class System(LightningModule):
 
     def on_validation_start(self) -> None:
         """Ends a training whose loss is no number before its weights are saved."""
-        if not bool(self._finite):
+        if not self.trainer.strategy.reduce_boolean_decision(bool(self._finite)):
             raise HwrError(
                 f"the training loss is not a number any more in epoch {self.current_epoch + 1}; lower optimizer.lr, "
                 "clip the gradients with trainer.gradient_clip_val=1, or use trainer.precision=32-true"

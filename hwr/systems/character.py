@@ -82,6 +82,7 @@ class CharacterSystem(System):
         self.watch(loss)
         self.train_loss.update(loss.detach(), len(batch.labels))
         self.train_accuracy.update((logits.detach().argmax(1) == batch.labels).float())
+        loss = self.shared(loss, len(batch.labels))
         self.log_step("train/batch_loss", loss)
         if self.trainer.is_last_batch:
             learnt = {"train/loss": self.train_loss, "train/accuracy": self.train_accuracy}

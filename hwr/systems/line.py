@@ -60,7 +60,8 @@ class LineSystem(System):
         if self.distillation is not None:
             loss = self.distillation.lines(loss, logits, batch.images, batch.widths, batch.lengths.sum())
         self.watch(loss)
-        self.train_loss.update(loss.detach(), len(batch.lengths))
+        self.train_loss.update(loss.detach(), _characters(batch))
+        loss = self.shared(loss, _characters(batch))
         self.log_step("train/batch_loss", loss)
         if self.trainer.is_last_batch:
             self.log("train/loss", self.train_loss, on_step=False, on_epoch=True)
@@ -117,7 +118,8 @@ class LineSystem(System):
 
     def _read(self, batch: LineBatch, part: LineSet) -> None:
         log_probs, frames = self(batch.images, batch.widths)
-        self.eval_loss.update(self.loss.ctc(log_probs, frames, batch.targets, batch.lengths), len(batch.lengths))
+        loss = self.loss.ctc(log_probs, frames, batch.targets, batch.lengths)
+        self.eval_loss.update(loss, _characters(batch))
         inside = torch.arange(log_probs.shape[1], device=frames.device) < frames[:, None]
         self.blanks.update((log_probs.argmax(2)[inside] == 0).float())
         found = self.decoder(log_probs, frames)
@@ -138,3 +140,8 @@ class LineSystem(System):
         self.log(f"{prefix}/blank_fraction", self.blanks)
         for name, value in figures.items():
             self.log(f"{prefix}/{name}", value, prog_bar=name == "cer", rank_zero_only=False)
+
+
+def _characters(batch: LineBatch) -> Tensor:
+    """What the loss of a batch is a mean over: every character counts the same, whatever the batches."""
+    return batch.lengths.sum().clamp(min=1)
