@@ -230,11 +230,13 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, name = match.groups()
         known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
-        return f"{group}={name}: there is no such {group}{_nearest(name, known)}; known: {', '.join(known)}"
+        return f"{group}={name}: there is no such {group}{nearest(name, known)}; known: {', '.join(known)}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match[1], config_name, overrides)
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} must be given: add {error.full_key}=VALUE"
+    if isinstance(error, OverrideParseException) and "empty choice" in text:
+        return f"{error.override}: nothing to choose from; list some values"
     if isinstance(error, OverrideParseException) and "=" in error.override:
         return f"cannot read {error.override}: quote the value, as in 'key=\"value, with (signs)\"'"
     if isinstance(error, HydraException) and (words := [o for o in overrides if "=" not in o and o[:1] != "~"]):
@@ -257,11 +259,12 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     if parent and key in known:
         return f"{key} has no such entry; add one with +{key}=VALUE"
-    hint = _nearest(key, known)
+    hint = nearest(key, known)
     return f"{key} is not a known key{hint}" + ("" if hint or not siblings else f"; known here: {', '.join(siblings)}")
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Asks whether the known name that is most like it was meant; nothing if none is like it."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     near = near or [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:1]
     return f"; did you mean {near[0]}?" if near else ""

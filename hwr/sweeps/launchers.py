@@ -53,6 +53,7 @@ class TrialLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Called by Hydra."""
         self.context, self.task, self.config = hydra_context, task_function, config
+        whole_from_one("hydra.launcher.n", self.n)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> NoReturn:
         """How other sweepers would call it."""
@@ -101,7 +102,7 @@ class Processes(TrialLauncher):
     """
 
     def __init__(self, n: int = 1) -> None:
-        self.n = whole_from_one("hydra.launcher.n", n)
+        self.n = n
         self.running: set[subprocess.Popen[bytes]] = set()
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -153,7 +154,7 @@ class Slurm(TrialLauncher):
     """
 
     def __init__(self, n: int, parameters: dict[str, Any]) -> None:
-        self.n = whole_from_one("hydra.launcher.n", n)
+        self.n = n
         self.parameters = {name: value for name, value in parameters.items() if value is not None}
         self.running: dict[Path, Any] = {}
 

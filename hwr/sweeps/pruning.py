@@ -6,6 +6,7 @@ from functools import cached_property
 
 import optuna
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from hwr.sweeps.storage import Storage
 
@@ -31,7 +32,8 @@ class Pruning(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reports and asks; one process does it for all."""
-        if trainer.sanity_checking or not trainer.training or self.metric not in trainer.callback_metrics:
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if not fitting or self.metric not in trainer.callback_metrics:
             return
         give_up = trainer.is_global_zero and self._report(
             float(trainer.callback_metrics[self.metric]), trainer.current_epoch + 1

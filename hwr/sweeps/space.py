@@ -22,6 +22,7 @@ from optuna.trial import BaseTrial
 
 from hwr.errors import HwrError
 
+SET_HERE = ("ckpt_path", "run_dir")
 Value = str | int | float | bool | None
 
 
@@ -132,8 +133,10 @@ def parse(arguments: Iterable[str], loader: ConfigLoader) -> Space:
     """
     last = {o.get_key_element(): o for o in OverridesParser.create(loader).parse_overrides(list(arguments))}
     varied = {key: override for key, override in last.items() if override.is_sweep_override()}
-    for key in varied:
-        if key.split(".")[0].lstrip("+") in ("sweep", "ckpt_path", "run_dir"):
+    for key in last:
+        if key in SET_HERE:
+            raise HwrError(f"{key}: a sweep sets it for each of its trials; leave it out")
+        if key in varied and key.split(".")[0] == "sweep":
             raise HwrError(f"{key}: cannot be varied within a sweep; give one value")
     fixed = tuple(str(override.input_line) for key, override in last.items() if key not in varied)
     return Space(tuple(_dimension(key, override, loader) for key, override in varied.items()), fixed)
@@ -172,8 +175,11 @@ def _range(key: str, sweep: RangeSweep) -> Dimension:
     values = list(sweep.range())  # in order also where it was to be shuffled: a sweep that goes on must know the order
     if not values:
         raise ValueError("an empty range; start:stop:step leaves nothing to choose from")
+    values = [
+        float(f"{value:.6g}") if isinstance(value, float) else value for value in values
+    ]  # 0.3, not 0.30000000004
     texts: dict[Value, str] = {value: Transformer.str(value) for value in values}
-    step = values[1] - values[0] if len(values) > 1 else 1
+    step = sweep.step
     if step < 0 or len(values) == 1:
         return Dimension(key, CategoricalDistribution(values), texts)
     if all(isinstance(value, int) for value in values):

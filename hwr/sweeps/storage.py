@@ -43,7 +43,7 @@ class Storage:
         """The study, new or as it is."""
         return optuna.create_study(storage=self.base, study_name=NAME, directions=directions, load_if_exists=True)
 
-    def load(self, pruner: optuna.pruners.BasePruner) -> optuna.Study:
+    def load(self, pruner: optuna.pruners.BasePruner | None = None) -> optuna.Study:
         """The study as a trial needs it."""
         return optuna.load_study(storage=self.base, study_name=NAME, pruner=pruner)
 

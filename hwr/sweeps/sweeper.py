@@ -163,9 +163,9 @@ def check(cfg: DictConfig, space: Space) -> None:
         raise HwrError("sweep: nothing to choose; add a range, such as 'optimizer.lr=tag(log,interval(1e-4,1e-2))'")
     elif cfg.trials is None:
         raise HwrError("sweep.trials must be given: how many settings to try")
-    for metric, direction in (cfg.objectives or {}).items():
-        if direction not in DIRECTIONS:
-            raise HwrError(f"sweep.objectives: {metric}: {direction}: min or max is needed, as in {{val/error: min}}")
+    wanted = cfg.objectives
+    if wanted is not None and not (OmegaConf.is_dict(wanted) and wanted and set(wanted.values()) <= set(DIRECTIONS)):
+        raise HwrError(f"sweep.objectives={wanted}: min or max is needed for each metric, as in '{{val/loss: min}}'")
 
 
 def settings(example: DictConfig, space: Space) -> dict[str, Any]:
@@ -174,8 +174,9 @@ def settings(example: DictConfig, space: Space) -> dict[str, Any]:
     with read_write(cfg), open_dict(cfg):
         cfg.run_dir = ""
         del cfg["hydra"], cfg.sweep[OF_NOW[0]], cfg.sweep[OF_NOW[1]]
+    varied = {dimension.key: str(dimension) for dimension in space.dimensions}
     flat = _flat(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    return {**{dimension.key: str(dimension) for dimension in space.dimensions}, **flat}
+    return varied | {key: value for key, value in flat.items() if key not in varied}
 
 
 def _flat(node: Any, prefix: str = "") -> dict[str, Any]:

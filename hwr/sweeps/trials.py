@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from hwr.config import slug
+from hwr.config import nearest, slug
 from hwr.errors import HwrError
 from hwr.sweeps.launchers import Job, quoted
 from hwr.sweeps.space import Space, Value
@@ -107,7 +107,8 @@ class Trials:
             metrics = json.loads((job.folder / "metrics.json").read_text(encoding="utf-8"))
             trial.set_user_attr("metrics", metrics)
             if lacking := [name for name in self.objectives if name not in metrics]:
-                raise HwrError(f"sweep.objectives: {job.title} has no {lacking[0]}; it has {', '.join(metrics)}")
+                hint = nearest(lacking[0], list(metrics)) or f"; there are {', '.join(metrics)}"
+                raise HwrError(f"sweep.objectives: {lacking[0]} is no metric of {job.title}{hint}")
             if wrong := [name for name in self.objectives if not math.isfinite(metrics[name])]:
                 error = f"{wrong[0]} is {metrics[wrong[0]]}"
         if error is not None:
@@ -140,7 +141,7 @@ class Trials:
         return self.study.ask()
 
     def _given(self, number: int, trials: list[optuna.trial.FrozenTrial]) -> dict[str, Value]:
-        """What the sampler has no choice about: all in a grid; else the seed, so that each suggestion meets all seeds."""
+        """What the sampler has no choice about: all in a grid, else the seed, so that suggestions meet all seeds."""
         if self.cfg.sampler is None:
             return self.space.combination(number)
         if not self.space.seeds:
