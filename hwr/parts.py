@@ -168,12 +168,15 @@ def optimizer_for(cfg: DictConfig) -> Any:
     rule, base = cfg.lr_scaling.rule, cfg.lr_scaling.base
     if rule not in SCALING:
         raise HwrError(f"lr_scaling.rule={rule}: known are {', '.join(SCALING)}")
+    settings: dict[str, Any] = {}
+    if cfg.optimizer.get("fused") and str(cfg.trainer.precision).startswith("16"):
+        settings["fused"] = False  # Lightning cannot clip gradients that one kernel unscales and applies
     if rule == "none":
-        return make(cfg.optimizer)
+        return make(cfg.optimizer, **settings)
     if not base or base < 0:
         raise HwrError(f"lr_scaling.base={base}: the data.{batch_key(cfg.data)} that optimizer.lr is for is needed")
     batch = cfg.data[batch_key(cfg.data)] * cfg.trainer.accumulate_grad_batches
-    return make(cfg.optimizer, lr=cfg.optimizer.lr * (batch / base) ** SCALING[rule])
+    return make(cfg.optimizer, lr=cfg.optimizer.lr * (batch / base) ** SCALING[rule], **settings)
 
 
 def judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder]) -> System:
@@ -197,8 +200,10 @@ def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
     if not loggers:
         callbacks = [c for c in callbacks if not isinstance(c, LearningRateMonitor)]
     settings: dict[str, Any] = {"callbacks": callbacks, "enable_progress_bar": terminal}
-    if cfg.trainer.precision == "auto":
-        settings["precision"] = precision.choose(system.network, data.example(), _accelerator(cfg.trainer.accelerator))
+    settings["precision"] = precision_for(cfg, system, data)
+    # To fill every new tensor finds mistakes in kernels, and takes 3 to 6 % of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of a module
+    check_devices(processor(cfg), cfg.trainer.devices)
     trainer: Trainer = make(cfg.trainer, logger=loggers, plugins=[AtomicCheckpointIO()], **settings)
     return trainer
 

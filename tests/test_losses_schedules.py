@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
+from hwr import parts
 from hwr.bundle import Bundle
 from hwr.config import compose
 from hwr.data.batches import Batch
@@ -307,3 +308,11 @@ def test_training_without_an_end_is_refused(digits):
     learner = system()
     with pytest.raises(HwrError, match=r"trainer\.max_epochs or trainer\.max_steps"):
         train(learner, digits, max_epochs=-1)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize(("precision", "fused"), [("auto", True), ("bf16-mixed", True), ("16-mixed", False)])
+def test_an_optimiser_is_one_kernel_unless_that_forbids_clipping(optimizer, precision, fused):
+    cfg = compose("train", [f"optimizer={optimizer}", f"trainer.precision={precision}"])
+    made = parts.optimizer_for(cfg)([torch.zeros(3, requires_grad=True)])
+    assert made.defaults["fused"] is fused
