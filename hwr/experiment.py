@@ -13,6 +13,7 @@ from typing import Any
 
 import lightning
 import torch
+from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -116,6 +117,8 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
                 trainer.test(system, datamodule=data, verbose=False)
                 figures, tables = system.report()
                 metrics |= {**_logged(trainer, "test/"), **figures}
+        if any(name.startswith("ms_per_") for name in plain["sweep"]["objectives"] or ()):
+            metrics |= system.timings()  # where nobody asks it is not worth its time
         found = None
         if trainer.is_global_zero:
             about = _provenance(plain, data) | dict(model.about)
@@ -253,7 +256,8 @@ def _write_tables(folder: Path, tables: Mapping[str, str]) -> None:
 
 
 def _provenance(plain: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
-    words = [word for word in sys.argv[1:] if not word.startswith("hydra.run.dir=")]  # where it lay says nothing
+    unsaid = ("hydra.run.dir=", "ckpt_path=last", "+callbacks.sweep=")  # where it lay, and what a sweep added
+    words = [word for word in _words() if not word.startswith(unsaid)]
     return {
         "name": plain["name"],
         "data": (type(data).__doc__ or "").strip().splitlines()[0],
@@ -265,7 +269,15 @@ def _provenance(plain: Mapping[str, Any], data: DataModule) -> dict[str, Any]:
 
 def _typed() -> bool:
     """Whether this is ``hwr.train`` and not a library call or another command."""
-    return Path(sys.argv[0]).stem in ("train", "hwr-train")
+    return Path(sys.argv[0]).stem in ("train", "hwr-train", "trial")
+
+
+def _words() -> list[str]:
+    """What was typed; for a trial of a sweep, what would have to be typed for it alone."""
+    if not {"-m", "--multirun"} & set(sys.argv[1:]):
+        return sys.argv[1:]
+    words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    return [str(word) for word in words]
 
 
 def _eval_dir(run: Path, split: str, other: bool) -> Path:

@@ -65,12 +65,13 @@ class Dimension:
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
         return [self.override(self.distribution.low), self.override(self.distribution.high)]
 
-    def __str__(self) -> str:
+    def values(self) -> str:
+        """What there is to choose from, as it is typed."""
         if self.texts:
-            return f"{self.key}={','.join(self.texts.values())}"
+            return ",".join(self.texts.values())
         assert isinstance(self.distribution, IntDistribution | FloatDistribution)
-        ends = f"{self.distribution.low:.6g},{self.distribution.high:.6g}"
-        return f"{self.key}=interval({ends})" + (" on a logarithmic scale" if self.distribution.log else "")
+        ends = f"interval({self.distribution.low:.6g},{self.distribution.high:.6g})"
+        return f"tag(log,{ends})" if self.distribution.log else ends
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Space:
         for dimension in self.dimensions:
             if not dimension.texts:
                 raise HwrError(
-                    f"{dimension}: a grid needs single values; list some, or choose sweep=tpe or sweep=random"
+                    f"{dimension.key}: a grid needs single values; list some, or choose sweep=tpe or sweep=random"
                 )
         return math.prod(len(dimension.texts) for dimension in self.dimensions)
 
@@ -183,7 +184,7 @@ def _range(key: str, sweep: RangeSweep) -> Dimension:
     if step < 0 or len(values) == 1:
         return Dimension(key, CategoricalDistribution(values), texts)
     if all(isinstance(value, int) for value in values):
-        return Dimension(key, IntDistribution(values[0], values[-1], step=step), texts)
+        return Dimension(key, IntDistribution(values[0], values[-1], step=int(step)), texts)
     return Dimension(key, FloatDistribution(values[0], values[-1], step=step), texts)
 
 

@@ -174,7 +174,7 @@ def settings(example: DictConfig, space: Space) -> dict[str, Any]:
     with read_write(cfg), open_dict(cfg):
         cfg.run_dir = ""
         del cfg["hydra"], cfg.sweep[OF_NOW[0]], cfg.sweep[OF_NOW[1]]
-    varied = {dimension.key: str(dimension) for dimension in space.dimensions}
+    varied = {dimension.key: dimension.values() for dimension in space.dimensions}
     flat = _flat(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     return varied | {key: value for key, value in flat.items() if key not in varied}
 
