@@ -14,6 +14,7 @@ from typing import Any
 import lightning
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -274,7 +275,7 @@ def _typed() -> bool:
 
 def _words() -> list[str]:
     """What was typed; for a trial of a sweep, what would have to be typed for it alone."""
-    if not {"-m", "--multirun"} & set(sys.argv[1:]):
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
         return sys.argv[1:]
     words: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
     return [str(word) for word in words]
