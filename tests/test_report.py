@@ -20,7 +20,7 @@ from optuna.trial import TrialState, create_trial
 from hwr.sweeps import leaderboard
 from hwr.sweeps.leaderboard import Estimate, command, fronts, settings
 from hwr.sweeps.report import write
-from hwr.sweeps.report_charts import importance
+from hwr.sweeps.report_charts import curves, importance
 from hwr.sweeps.report_parallel import Scale
 
 T_2 = 4.302652729911275  # the 97.5 % quantile of Student's t with 2 degrees of freedom, from a printed table
@@ -296,6 +296,20 @@ def test_too_few_trials_say_nothing_of_importance() -> None:
     chart = importance(few, 0, leaderboard.objectives(few)[0])
     assert chart.svg == ""
     assert "3, and 4 are needed" in chart.note
+
+
+def test_learning_curves_of_several_objectives_are_those_of_the_runs(tmp_path: Path) -> None:
+    study = study_of("minimize", "minimize", objectives=[["parameters", "min"], ["val/cer", "min"]])
+    for n in range(2):
+        run = tmp_path / f"run{n}"
+        run.mkdir()
+        (run / "history.csv").write_text(f"epoch,step,val/cer,lr\n1,10,,0.1\n2,20,0.{n + 1},0.1\n3,30,0.05,0.1\n")
+        add(study, [1.0, 0.05], typed=[f"a={n}"], run_dir=str(run))
+    ranked = settings(study)
+    chart = curves([(one, trial) for one in ranked for trial in one.trials], leaderboard.objectives(study))
+    assert chart.title == "Learning curves: val/cer"
+    assert chart.svg.count('class="mark"') == 2
+    assert ">epoch<" in chart.svg
 
 
 def test_scales_of_parallel_coordinates() -> None:

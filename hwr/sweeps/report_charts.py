@@ -6,16 +6,32 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate, combinations
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import optuna
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from hwr.callbacks import history as epochs
 from hwr.sweeps.leaderboard import Estimate, Objective, Setting, objectives
 from hwr.sweeps.report_parallel import parallel
-from hwr.sweeps.report_svg import BAD, HALF, MUTED, TOP, WIDE, Chart, colour, drawing, faint, logarithmic, mark, spread
+from hwr.sweeps.report_svg import (
+    BAD,
+    HALF,
+    MUTED,
+    TOP,
+    WIDE,
+    Chart,
+    colour,
+    drawing,
+    faint,
+    logarithmic,
+    mark,
+    spread,
+    whole,
+)
 
 Trials = Sequence[tuple[Setting, FrozenTrial]]
 FANOVA_TRIALS = 150  # its time grows with their square: 15 s for 500
@@ -95,32 +111,26 @@ def importance(study: optuna.Study, index: int, objective: Objective) -> Chart:
 
 
 def curves(trials: Trials, wanted: Sequence[Objective]) -> Chart:
-    """What each trial reported while it trained."""
-    title = "Learning curves"
-    shown = []
-    for setting, trial in trials:
-        points = sorted((step, value) for step, value in trial.intermediate_values.items() if isfinite(value))
-        shown += [(setting, trial, points)] if points else []
-    if not shown:
-        return Chart(title, "No trial reported values while it trained.")
+    """The first objective that is measured in every epoch, as it went in each trial."""
+    for objective in wanted:
+        shown = [(*pair, points) for pair in trials if (points := _course(pair[1], objective.name))]
+        if shown:
+            break
+    else:
+        return Chart("Learning curves", "No trial measured an objective while it trained.")
+    title = f"Learning curves: {objective.name}"
     with drawing(title, WIDE) as (axes, svg):
         for setting, trial, points in shown:
             width, alpha = (1.8, 0.9) if colour(setting) in TOP else (1.0, faint(len(shown)))
-            marker = "x" if trial.state == TrialState.PRUNED else "." if len(points) == 1 else None
-            style: dict[str, Any] = {
-                "color": colour(setting),
-                "linewidth": width,
-                "alpha": alpha,
-                "marker": marker,
-                "markevery": [-1],
-            }
-            axes.plot(*zip(*points, strict=True), gid=mark(setting, trial), **style)
-        if wanted[0].minimize and logarithmic([value for *_, points in shown for _, value in points]):
+            marker = "x" if trial.state == TrialState.PRUNED else "o" if len(points) == 1 else None
+            style: dict[str, Any] = {"color": colour(setting), "linewidth": width, "alpha": alpha}
+            axes.plot(*zip(*points, strict=True), marker=marker, markevery=[-1], gid=mark(setting, trial), **style)
+        if objective.minimize and logarithmic([value for *_, points in shown for _, value in points]):
             spread(axes, "y")
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        axes.set(xlabel="epoch", ylabel=wanted[0].name if len(wanted) == 1 else "reported value")
+        whole(axes, [epoch for *_, points in shown for epoch, _ in points])
+        axes.set(xlabel="epoch", ylabel=_named(objective))
         pruned = " A cross: pruned there." * any(trial.state == TrialState.PRUNED for _, trial, _ in shown)
-        return Chart(title, f"What each trial reported after each epoch.{pruned}", svg(), wide=True)
+        return Chart(title, f"A curve for each trial.{pruned}", svg(), wide=True)
 
 
 def history(trials: Trials, index: int, objective: Objective) -> Chart:
@@ -146,10 +156,19 @@ def history(trials: Trials, index: int, objective: Objective) -> Chart:
         if objective.minimize and logarithmic(values):
             spread(axes, "y")
         axes.plot(failed, [0.03] * len(failed), "x", color=BAD, markersize=5, transform=axes.get_xaxis_transform())
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        whole(axes, [*numbers, *failed])
         axes.set(xlabel="trial", ylabel=_named(objective))
         crosses = " Crosses: failed trials." * bool(failed)
         return Chart(title, f"A dot for each finished trial; the line is the best so far.{crosses}", svg())
+
+
+def _course(trial: FrozenTrial, metric: str) -> list[tuple[float, float]]:
+    """What was measured after each epoch: as reported to the study, which takes one objective only, or in the run."""
+    points = sorted(trial.intermediate_values.items())
+    path = Path(trial.user_attrs.get("run_dir", "")) / "history.csv"
+    if not points and path.is_file():
+        points = [(int(row["epoch"]), row[metric]) for row in epochs.read(path) if metric in row]
+    return [(epoch, value) for epoch, value in points if isfinite(value)]
 
 
 def _single(trial: FrozenTrial, index: int, objective: Objective) -> FrozenTrial:

@@ -85,7 +85,7 @@ def parallel(trials: Sequence[tuple[Setting, FrozenTrial]], wanted: Sequence[Obj
     keys = [key for key in dict.fromkeys(k for each in chosen for k in each) if key != SEED]
     keys = [key for key in keys if len({each.get(key) for each in chosen}) > 1]
     if not keys:
-        return Chart(title, "Nothing but the seed was varied.")
+        return Chart(title, "The finished trials differ in nothing but their seed.")
     columns = [[each.get(key, "–") for each in chosen] for key in keys]
     scales = [Scale.of(sorted(column, key=_order), _log(key, done)) for key, column in zip(keys, columns, strict=True)]
     for i, objective in enumerate(wanted):

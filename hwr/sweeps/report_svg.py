@@ -18,7 +18,7 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from optuna.trial import FrozenTrial
 
 from hwr.sweeps.leaderboard import Setting, written
@@ -111,6 +111,13 @@ def spread(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(lambda value, _: written(value))
     axis.set_minor_locator(NullLocator())
+
+
+def whole(axes: Axes, numbers: Sequence[float]) -> None:
+    """Makes the x axis one of whole numbers, however few there are."""
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    if len(set(numbers)) == 1:
+        axes.set_xlim(numbers[0] - 1, numbers[0] + 1)
 
 
 def _svg(figure: Figure, title: str) -> str:
