@@ -20,7 +20,8 @@ TARGETS = sorted(set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", TEXT, re.M)
 @pytest.mark.parametrize(("command", "line"), COMMANDS, ids=" ".join)
 def test_the_keys_of_a_documented_command_are_known(command: str, line: str) -> None:
     words = [word for word in shlex.split(line) if "=" in word]
-    single = [re.sub(r"=([^\[{]*?),.*", r"=\1", word) for word in words]  # of a sweep, the first
+    lowest = [re.sub(r"=.*interval\(([^,]+),.*", r"=\1", word) for word in words]  # of an interval, its start
+    single = [re.sub(r"=([^\[{]*?),.*", r"=\1", word) for word in lowest]  # of a sweep, the first
     compose(command, single)
 
 
