@@ -207,6 +207,7 @@ def _one_line(config_name: str) -> Iterator[None]:
         mend = {
             errno.ENOSPC: "the disk is full; free some space, then go on with ckpt_path=last",
             errno.EDQUOT: "the disk quota is used up; free some space, then go on with ckpt_path=last",
+            errno.EFBIG: "files may not grow so large here (ulimit -f); allow it, then go on with ckpt_path=last",
             errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
             errno.EACCES: "permission denied; choose another place with hydra.run.dir=FOLDER",
             errno.EEXIST: "a file stands where a folder is needed",

@@ -31,6 +31,8 @@ from hwr.systems import CharacterSystem, LineSystem, System
 from hwr.systems.losses import CTC
 
 SCALING = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}  # powers of the ratio of batches
+PRECISIONS = {"32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
+PRECISIONS |= {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # for short
 DataModule = CharacterDataModule | LineDataModule
 
 
@@ -209,10 +211,17 @@ def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
 
 
 def precision_for(cfg: DictConfig, system: System, data: DataModule) -> str:
-    """Lightning's name of the precision, where it is left to the machine the faster one."""
-    if cfg.trainer.precision == "auto":
+    """Lightning's name of the precision; where it is left to the machine, the faster one.
+
+    Raises:
+        HwrError: If it is none in which hwr trains: what the network sees and the losses stay float32.
+    """
+    name = str(cfg.trainer.precision)
+    if name == "auto":
         return precision.choose(system.network, data.example(), processor(cfg))
-    return str(cfg.trainer.precision)
+    if name not in PRECISIONS:
+        raise HwrError(f"trainer.precision={name}: take auto, {', '.join(dict.fromkeys(PRECISIONS.values()))}")
+    return PRECISIONS[name]
 
 
 def processor(cfg: DictConfig) -> str:

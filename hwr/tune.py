@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import io
+import sys
 import tempfile
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 
 from lightning import Trainer
@@ -56,8 +59,9 @@ def tuned(cfg: DictConfig, system: System, data: DataModule, resume: str | None)
 def largest_batch(cfg: DictConfig, system: System, data: DataModule) -> int:
     """The batch (samples, for lines columns of pixels) that fits into memory, found by doubling and halving.
 
-    (Lightning's own search compares its size with the number of samples, which does not suit columns.) On a CPU it ends
-    before the process might need more than half of the machine's memory: no error would tell, the system would kill it.
+    (Lightning's own search compares its size with the number of samples, which does not suit columns.) It ends where an
+    epoch would have fewer than ten batches, and on a CPU before the process might need more than half of the machine's
+    memory: no error would tell, the system would kill it.
 
     Args:
         cfg: Says with which to begin.
@@ -68,23 +72,27 @@ def largest_batch(cfg: DictConfig, system: System, data: DataModule) -> int:
         HwrError: If not even the smallest fits.
     """
     key = memory.batch_key(cfg.data)
-    train = data.sets["train"]
-    everything = len(train) if isinstance(data, CharacterDataModule) else 2 * int(data.sets["train"].widths.sum())
+    most = sys.maxsize if data.streamed else _whole(data) // 10
     size, best = cfg.data[key], 0
     while size:
         setattr(data, key, size)
         if _fits(cfg, system, data):
             best = size
-            if size >= everything or (
-                parts.processor(cfg) == "cpu" and 4 * peak_memory_gb() * 1e9 > memory.of_machine()
-            ):
+            if size >= most or (parts.processor(cfg) == "cpu" and 4 * peak_memory_gb() * 1e9 > memory.of_machine()):
                 break
-            size = min(2 * size, everything)
+            size = min(2 * size, most)
         else:
             size = 0 if best else size // 2
     if not best:
         raise HwrError(f"tune.batch_size: not even data.{key}=1 fits; take a smaller network")
     return best
+
+
+def _whole(data: DataModule) -> int:
+    """The size of a batch that would hold all training items."""
+    if isinstance(data, CharacterDataModule):
+        return len(data.sets["train"])
+    return int(data.sets["train"].widths.sum()) * getattr(data.augment, "views", 1)
 
 
 def _fits(cfg: DictConfig, system: System, data: DataModule) -> bool:
@@ -108,7 +116,8 @@ def learning_rate(cfg: DictConfig, system: System, data: DataModule) -> float:
     Raises:
         HwrError: If the loss does not say.
     """
-    with tempfile.TemporaryDirectory() as folder:  # Lightning writes the first weights down, and takes them back
+    bar = nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO())  # Lightning's, which fills log files
+    with bar, tempfile.TemporaryDirectory() as folder:  # Lightning writes the first weights down, and takes them back
         trainer = _trial(cfg, system, data, STEPS, default_root_dir=folder)
         search = Tuner(trainer).lr_find(
             copy.deepcopy(system), datamodule=data, min_lr=LOWEST, max_lr=HIGHEST, num_training=STEPS, update_attr=False

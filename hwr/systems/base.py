@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -157,6 +159,16 @@ class System(LightningModule):
             mean = self.trainer.strategy.reduce(value.detach().clone(), reduce_op="mean")
             for logger in self.loggers:
                 logger.log_metrics({name: float(mean)}, step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clips, also for a fused optimiser in bfloat16: Lightning refuses that for the sake of float16's scaling."""
+        if self.trainer.precision == "bf16-mixed":
+            algorithm = GradClipAlgorithmType(gradient_clip_algorithm or GradClipAlgorithmType.NORM)
+            Precision.clip_gradients(self.trainer.precision_plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def watch(self, loss: Tensor) -> None:
         """Remembers whether a loss was not finite, without waiting for the device."""
