@@ -19,8 +19,10 @@ from optuna.trial import TrialState
 
 from hwr.config import CONF_DIR, compose, sweep_name
 from hwr.errors import HwrError
+from hwr.sweeps.launchers import Here
 from hwr.sweeps.space import Space, parse
 from hwr.sweeps.storage import Storage, alone
+from hwr.sweeps.sweeper import run
 from hwr.sweeps.trials import Trials
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -272,6 +274,13 @@ def test_more_trials_go_on_with_the_same_sweep(tmp_path: Path) -> None:
     assert end(trials) != end(trials)
     assert end(trials) is None
     assert end(begun(tmp_path / "sweep", RATE, settings=["sweep=random", "sweep.trials=3"])) is not None
+
+
+def test_no_trial_is_begun_after_the_time(tmp_path: Path) -> None:
+    trials = begun(tmp_path / "sweep", "seed=1,2")
+    run(trials, Here(), timeout=0)
+    assert trials.finished == 0
+    assert end(trials) == ["seed=1"]
 
 
 def test_a_metric_that_is_no_number_fails_the_trial(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

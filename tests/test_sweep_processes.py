@@ -78,7 +78,7 @@ def trial_processes(folder: Path) -> list[int]:
 def test_killed_and_continued(
     hwr: Run, start: Callable[..., subprocess.Popen[str]], tmp_path: Path, launcher: str
 ) -> None:
-    typed = ["seed=1,2,3", launcher, *QUICK, "trainer.max_epochs=12"]
+    typed = ["seed=1,2", launcher, *QUICK, "trainer.max_epochs=6"]
     sweep = start(*typed)
     first = wait_for(tmp_path / "sweep", "000_*/checkpoints/last.ckpt", sweep).parents[1]
     sweep.kill()
@@ -88,17 +88,17 @@ def test_killed_and_continued(
         time.sleep(0.1)
     assert not trial_processes(tmp_path)  # they do not go on alone
     before = epochs(first)
-    assert 0 < len(before) < 12
+    assert 0 < len(before) < 6
 
     done = hwr("train", "-m", *typed)
     assert done.returncode == 0, done.stderr
-    assert epochs(first) in (list(range(1, 13)), [*before, *range(len(before), 13)])  # none again but the one cut off
+    assert epochs(first) in (list(range(1, 7)), [*before, *range(len(before), 7)])  # none again but the one cut off
     trials = Storage(tmp_path / "sweep").load().trials
-    assert [t.state for t in trials] == [TrialState.COMPLETE] * 3
-    assert [t.user_attrs["overrides"] for t in trials] == [["seed=1"], ["seed=2"], ["seed=3"]]
-    assert all(sorted(t.intermediate_values) == list(range(1, 13)) for t in trials)
-    assert len(list((tmp_path / "sweep").glob("*/config.yaml"))) == 3
-    whole = hwr("train", "seed=1", *QUICK[:-1], "trainer.max_epochs=12", "hydra.run.dir=whole")
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 2
+    assert [t.user_attrs["overrides"] for t in trials] == [["seed=1"], ["seed=2"]]
+    assert all(sorted(t.intermediate_values) == list(range(1, 7)) for t in trials)
+    assert len(list((tmp_path / "sweep").glob("*/config.yaml"))) == 2
+    whole = hwr("train", "seed=1", *QUICK[:-1], "trainer.max_epochs=6", "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
     alone, resumed = (json.loads((run / "metrics.json").read_text()) for run in (tmp_path / "whole", first))
     assert resumed["val/loss"] == pytest.approx(alone["val/loss"], rel=1e-5)

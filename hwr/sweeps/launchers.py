@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import queue
 import signal
@@ -89,6 +90,8 @@ class Here(TrialLauncher):
         error = done._return_value  # `return_value` prints, and raises what is told here in another way
         if isinstance(error, Interrupted):
             raise KeyboardInterrupt from None
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise error  # no other trial would fare better
         if isinstance(error, HwrError):
             return str(error)
         return "".join(traceback.format_exception(error)).rstrip() if isinstance(error, Exception) else None
