@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -54,19 +55,27 @@ class Storage:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, patience: float = 15.0) -> Iterator[None]:
     """Makes sure that no other process runs the sweep; the kernel lets go of the lock whatever becomes of this one.
+
+    Args:
+        folder: Of the sweep.
+        patience: Seconds that are waited: those who load data for a process that was killed outlive it a little.
 
     Raises:
         HwrError: If another does.
     """
+    end = time.monotonic() + patience
     with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise HwrError(
-                f"{folder}: another process runs this sweep; wait for it, or choose hydra.sweep.dir=FOLDER"
-            ) from None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    mend = "wait for it, or choose hydra.sweep.dir=FOLDER"
+                    raise HwrError(f"{folder}: another process runs this sweep; {mend}") from None
+                time.sleep(0.1)
         yield
 
 
