@@ -63,7 +63,7 @@ def learn(folder: Path, *overrides: str) -> list[dict]:
     return [torch.load(path, weights_only=True) for path in sorted(folder.glob("rank*.pt"))]
 
 
-def agree(one: list[dict], two: list[dict]) -> None:
+def agree(one: list[dict], two: list[dict], within: float = 1e-5) -> None:
     """Two processes hold the same weights, to the last bit, and learnt what one learnt."""
     assert [len(one), len(two)] == [1, 2]
     for name, weight in two[0]["weights"].items():
@@ -71,20 +71,20 @@ def agree(one: list[dict], two: list[dict]) -> None:
         torch.testing.assert_close(weight, one[0]["weights"][name], rtol=1e-4, atol=1e-5)
     assert len(one[0]["losses"]) == len(two[0]["losses"]) > 10
     for ours, first, second in zip(one[0]["losses"], two[0]["losses"], two[1]["losses"], strict=True):
-        assert (first + second) / 2 == pytest.approx(ours, rel=1e-5, abs=1e-5)
+        assert (first + second) / 2 == pytest.approx(ours, rel=within, abs=1e-5)
 
 
-def same_figures(one: Path, two: Path) -> None:
+def same_figures(one: Path, two: Path, within: float = 1e-5) -> None:
     ours, theirs = (json.loads((folder / "run/metrics.json").read_text()) for folder in (one, two))
     shared = [name for name in ours if name.startswith(("val/", "test/"))]
     assert len(shared) > 8
     assert shared == [name for name in theirs if name.startswith(("val/", "test/"))]
     for name in shared:
-        assert theirs[name] == pytest.approx(ours[name], abs=1e-5), name
+        assert theirs[name] == pytest.approx(ours[name], rel=within, abs=1e-5), name
     histories = [list(csv.DictReader((folder / "run/history.csv").open())) for folder in (one, two)]
     for row, other in zip(*histories, strict=True):
-        assert float(other["train/loss"]) == pytest.approx(float(row["train/loss"]), abs=1e-5)
-        assert float(other["val/loss"]) == pytest.approx(float(row["val/loss"]), abs=1e-5)
+        assert float(other["train/loss"]) == pytest.approx(float(row["train/loss"]), rel=within, abs=1e-5)
+        assert float(other["val/loss"]) == pytest.approx(float(row["val/loss"]), rel=within, abs=1e-5)
 
 
 @pytest.mark.slow
@@ -117,8 +117,8 @@ def test_lines_in_two_processes(tmp_path: Path) -> None:
         "optimizer.lr=0.002",
     ]
     one, two = learn(tmp_path / "one", *settings), learn(tmp_path / "two", *settings, *TWO)
-    agree(one, two)
-    same_figures(tmp_path / "one", tmp_path / "two")
+    agree(one, two, within=3e-5)  # the parts of a batch are padded to other widths
+    same_figures(tmp_path / "one", tmp_path / "two", within=3e-5)
     tables = [sorted((tmp_path / name / "run/lines.csv").read_text().splitlines()) for name in ("one", "two")]
     assert tables[0] == tables[1]
     assert len(tables[0]) == 18
