@@ -45,6 +45,7 @@ bench: setup  ## the figures of benchmarks/README.md (needs MNIST and copiste in
 	$(RUN) -m benchmarks.speed
 	$(RUN) -m benchmarks.accuracy mnist_tiny
 	$(RUN) -m benchmarks.accuracy mnist_cnn
+	$(RUN) -m benchmarks.shards
 	$(RUN) -m benchmarks.lines copiste $${HWR_DATA_DIR:-data}/copiste
 
 tensorboard: setup  ## look at all runs

@@ -80,7 +80,7 @@ def pack(data: CharacterDataModule | LineDataModule, out: Path, shard_mb: float,
 
 
 def _begun(out: Path, header: str) -> list[str]:
-    """The lines of the index that an earlier call wrote, or the first line alone; half a file that it left is removed."""
+    """The lines of the index that an earlier call wrote, or the first line alone; removes half a file that it left."""
     for path in (out / f"{INDEX}.part", out / INDEX):
         if path.is_file():
             found = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -113,7 +113,8 @@ def _plan(part: CharacterSet | LineSet, split: str, limit: float) -> Iterator[Pl
     order = np.arange(len(part))
     if split == "train":
         order = np.lexsort((np.random.default_rng(0).random(len(part)), alike))
-    cuts = np.flatnonzero(np.diff((np.cumsum(sizes[order]) - 1) // limit)) + 1
+    full, wider = np.diff((np.cumsum(sizes[order]) - 1) // limit) > 0, np.diff(alike[order]) > 0
+    cuts = np.flatnonzero(full | (wider if split == "train" else False)) + 1
     shards = np.split(order, cuts) if len(part) else []
     for number, positions in enumerate(shards):
         yield Planned(f"{split}-{number:06d}", split, positions)
