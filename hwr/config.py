@@ -148,7 +148,7 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
         else:
             with _one_line(config_name):
                 overrides: Any = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-                check_types(cfg, config_name, overrides)
+                check_types(cfg, config_name, [*own_sources(HydraConfig.get()), *overrides])
                 run(cfg)
 
     def main() -> None:
@@ -162,6 +162,12 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
             hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(task)()
 
     return main
+
+
+def own_sources(hydra: Any) -> list[str]:
+    """The override by which another composition finds the user's own configuration, if ``--config-dir`` was given."""
+    found = [f"'file://{s.path}'" for s in hydra.runtime.config_sources if s.provider.endswith("command-line")]
+    return [f"hydra.searchpath=[{','.join(found)}]"] if found else []
 
 
 def without_nulls(arguments: Sequence[str]) -> list[str]:

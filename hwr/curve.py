@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hwr.config import command, compose
+from hwr.config import command, compose, own_sources
 from hwr.errors import HwrError
 from hwr.terminal import duration, told_elsewhere
 
@@ -238,8 +238,7 @@ def time_left(points: Sequence[Point], runs: Sequence[Run]) -> float:
 def typed() -> list[str]:
     """The command line, and where a user's own configuration lies."""
     hydra = HydraConfig.get()
-    more = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    return [*(f"hydra.searchpath=['file://{path}']" for path in more), *hydra.overrides.task]
+    return [*own_sources(hydra), *hydra.overrides.task]
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -98,10 +98,11 @@ def test_killed_and_continued(
     assert [t.user_attrs["overrides"] for t in trials] == [["seed=1"], ["seed=2"]]
     assert all(sorted(t.intermediate_values) == list(range(1, 7)) for t in trials)
     assert len(list((tmp_path / "sweep").glob("*/config.yaml"))) == 2
-    whole = hwr("train", "seed=1", *QUICK[:-1], "trainer.max_epochs=6", "hydra.run.dir=whole")
+    whole = hwr("train", "seed=2", *QUICK[:-1], "trainer.max_epochs=6", "hydra.run.dir=whole")
     assert whole.returncode == 0, whole.stderr
-    alone, resumed = (json.loads((run / "metrics.json").read_text()) for run in (tmp_path / "whole", first))
-    assert resumed["val/loss"] == pytest.approx(alone["val/loss"], rel=1e-5)
+    second = tmp_path / "sweep" / "001_seed-2"
+    alone, after = (json.loads((run / "metrics.json").read_text()) for run in (tmp_path / "whole", second))
+    assert after["val/loss"] == pytest.approx(alone["val/loss"], rel=1e-5)  # nothing is left of the trial before it
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -20,6 +20,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hwr.config import own_sources
 from hwr.errors import HwrError, Interrupted
 from hwr.terminal import told_elsewhere
 
@@ -193,10 +194,8 @@ class Slurm(TrialLauncher):
 
 def command(config: DictConfig, job: Job, module: str) -> list[str]:
     """The command line of one training, with the user's own configuration where there is one."""
-    sources = [source.path for source in config.hydra.runtime.config_sources if source.provider == "command-line"]
-    searched = [f"hydra.searchpath=['file://{path}']" for path in sources]
-    searched += [override for override in config.hydra.overrides.hydra if override.startswith("hydra.searchpath")]
-    return [sys.executable, "-m", module, *job.overrides, *searched, f"hydra.run.dir='{quoted(job.folder)}'"]
+    found = own_sources(config.hydra)
+    return [sys.executable, "-m", module, *job.overrides, *found, f"hydra.run.dir='{quoted(job.folder)}'"]
 
 
 def run_command(line: Sequence[str], log: str) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
@@ -16,14 +17,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from hwr.config import check_types, explain
+from hwr.config import check_types, explain, own_sources
 from hwr.errors import HwrError
 from hwr.sweeps.launchers import Here, Job, Processes, TrialLauncher, whole_from_one
 from hwr.sweeps.space import Space, parse
 from hwr.sweeps.storage import alone, told_if_damaged
 from hwr.sweeps.trials import DIRECTIONS, Trials
-
-OF_NOW = ("trials", "timeout")  # of the keys of `sweep`: what may change when a sweep goes on
 
 
 class OptunaSweeper(Sweeper):
@@ -33,6 +32,8 @@ class OptunaSweeper(Sweeper):
         """Called by Hydra with the configuration that all trials have in common."""
         if config.hydra.job.config_name != "train":
             raise HwrError("-m is for hwr.train; run this command once for each setting")
+        if os.environ.get("WORLD_SIZE", "1") != "1":
+            raise HwrError("-m: start a sweep as one process, without torchrun; its trials start their own")
         self.context, self.task, self.common = hydra_context, task_function, config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
@@ -50,9 +51,8 @@ class OptunaSweeper(Sweeper):
         from hwr.sweeps import report, summary
 
         cfg = self.common.sweep
-        space = parse(
-            [*(f"{key}={value}" for key, value in cfg.params.items()), *arguments], self.context.config_loader
-        )
+        listed = [f"{key}={value}" for key, value in cfg.params.items()]
+        space = parse([*listed, *arguments], self.context.config_loader)
         check(cfg, space)
         example = self._checked(space)
         objectives = dict(cfg.objectives or {example.monitor.metric: example.monitor.mode})
@@ -89,7 +89,7 @@ class OptunaSweeper(Sweeper):
             cfg = self.context.config_loader.load_sweep_config(self.common, overrides)
         except (HydraException, OmegaConfBaseException) as error:
             raise HwrError(explain(error, "train", overrides)) from error
-        check_types(cfg, "train", overrides)
+        check_types(cfg, "train", [*own_sources(self.common.hydra), *overrides])
         return cfg
 
     def _fitting(self, example: DictConfig, space: Space) -> TrialLauncher:
@@ -173,7 +173,7 @@ def settings(example: DictConfig, space: Space) -> dict[str, Any]:
     cfg = example.copy()
     with read_write(cfg), open_dict(cfg):
         cfg.run_dir = ""
-        del cfg["hydra"], cfg.sweep[OF_NOW[0]], cfg.sweep[OF_NOW[1]]
+        del cfg["hydra"], cfg.sweep["trials"], cfg.sweep["timeout"]  # these two may change when a sweep goes on
     varied = {dimension.key: dimension.values() for dimension in space.dimensions}
     flat = _flat(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     return varied | {key: value for key, value in flat.items() if key not in varied}
