@@ -108,13 +108,15 @@ def guarded(trainer: Trainer) -> Iterator[None]:
         guard.kill()
         if why is None:
             raise
+        if not why:
+            raise SystemExit(1) from error
         raise HwrError(why) from error
     finally:
         guard.over.set()
 
 
 def _explained(error: BaseException, guard: _Guard) -> str | None:
-    """What a failure of the communication means; None if it is none."""
+    """What a failure of the communication means; nothing if that was told; None if it is none."""
     import torch.distributed
 
     text = str(error)
@@ -123,7 +125,8 @@ def _explained(error: BaseException, guard: _Guard) -> str | None:
         return f"MASTER_PORT={port} is in use; set it to a free port, or unset it (on one machine) to have one found"
     if not isinstance(error, torch.distributed.DistError) and not (isinstance(error, RuntimeError) and "gloo" in text):
         return None
-    return guard.loss(GRACE) or f"the connection to the other processes broke off; {AGAIN}"
+    why = guard.loss(GRACE)
+    return f"the connection to the other processes broke off; {AGAIN}" if why is None else why
 
 
 class _Guard(threading.Thread):
@@ -146,19 +149,23 @@ class _Guard(threading.Thread):
             procs = getattr(self._launcher, "procs", [])
             if procs:  # ours from now on: Lightning's own observer kills without a word
                 self._children, procs[:] = [*procs], []
-            if (why := self.loss()) and not self.over.wait(GRACE):
+            if (why := self.loss()) is not None and not self.over.wait(GRACE):
                 self.kill()
                 sys.stdout.flush()
-                print(f"hwr.train: error: {why}", file=sys.stderr, flush=True)
+                if why:
+                    print(f"hwr.train: error: {why}", file=sys.stderr, flush=True)
                 os._exit(1)
 
     def loss(self, patience: float = 0.0) -> str | None:
-        """Which process is gone, if one is; looked for as many seconds."""
+        """Which process is gone, if one is, looked for as many seconds; an empty text if it has told of it itself."""
         until = time.monotonic() + patience
         while True:
             for number, child in enumerate(self._children, 1):
-                if code := child.poll():
-                    return f"process {number + 1} of {self._world} {_ended(code)}; {AGAIN}"
+                if (code := child.poll() or 0) < 0:
+                    name = signal.Signals(-code).name
+                    return f"process {number + 1} of {self._world} was killed (by {name}); {AGAIN}"
+                if code:
+                    return ""
             if self._parent not in (None, os.getppid()):
                 return f"the first of {self._world} processes was killed; {AGAIN}"
             if time.monotonic() >= until:
@@ -169,7 +176,3 @@ class _Guard(threading.Thread):
         """Ends the processes that this one has started."""
         for child in [*self._children, *getattr(self._launcher, "procs", [])]:
             child.kill()
-
-
-def _ended(code: int) -> str:
-    return f"was killed (by {signal.Signals(-code).name})" if code < 0 else f"ended with status {code}, see above"

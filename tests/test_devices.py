@@ -179,6 +179,44 @@ def test_a_killed_process_ends_the_run(number: int, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the second process in /proc")
+def test_ctrl_c_ends_both_processes_in_one_line(tmp_path: Path) -> None:
+    first = started(tmp_path)
+    (second,) = children(first.pid)
+    os.killpg(first.pid, signal.SIGINT)
+    _, told = first.communicate(timeout=60)
+    assert not alive(second)
+    assert first.returncode == 1
+    (line,) = [line for line in told.splitlines() if "error" in line or "Traceback" in line]
+    assert line.startswith("hwr.train: error: interrupted in epoch ")
+    assert "ckpt_path=last" in line
+
+
+LATE = """
+from lightning import Callback
+from hwr.errors import HwrError
+from hwr.train import main
+
+class Late(Callback):
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1 and trainer.global_rank == 1:
+            raise HwrError("only the second process meets this")
+
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_what_one_process_meets_is_told_by_it_alone(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(LATE)
+    late = ["+callbacks.late._target_=__main__.Late", "trainer.max_epochs=9", "hydra.run.dir=run"]
+    line = [sys.executable, "train.py", "network=tiny", *CPU, *TWO, *late]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(), text=True, capture_output=True)
+    assert the_error(done) == "only the second process meets this"
+
+
 # ---- bad input
 
 
