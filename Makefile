@@ -43,6 +43,7 @@ types: setup  ## mypy --strict
 bench: setup  ## the figures of benchmarks/README.md (needs MNIST and copiste in $HWR_DATA_DIR or data/; over half an hour)
 	$(RUN) -m benchmarks.startup
 	$(RUN) -m benchmarks.speed
+	$(RUN) -m benchmarks.devices
 	$(RUN) -m benchmarks.accuracy mnist_tiny
 	$(RUN) -m benchmarks.accuracy mnist_cnn
 	$(RUN) -m benchmarks.shards

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.tuner.tuning import Tuner
@@ -42,7 +43,7 @@ def tuned(cfg: DictConfig, system: System, data: DataModule, resume: str | None)
         raise HwrError("tune finds what fits one device: run it with trainer.devices=1, then give the others as much")
     cfg, key = cfg.copy(), memory.batch_key(cfg.data)
     cfg.trainer.precision = parts.precision_for(cfg, system, data)
-    found = None if resume is None else OmegaConf.load(Path(resume).parents[1] / "config.yaml")
+    found = None if resume is None else _recorded(Path(resume).parents[1] / "config.yaml")
     if cfg.tune.batch_size:
         cfg.data[key] = found.data[key] if found else largest_batch(cfg, system, data)
         setattr(data, key, cfg.data[key])
@@ -54,6 +55,14 @@ def tuned(cfg: DictConfig, system: System, data: DataModule, resume: str | None)
         print(f"tune: optimizer.lr={cfg.optimizer.lr:g}", flush=True)
     cfg.tune = {"batch_size": False, "lr": False}
     return cfg
+
+
+def _recorded(path: Path) -> Any:
+    if not path.is_file():
+        raise HwrError(
+            f"tune: there is no {path} that says what was found at the beginning; give the values themselves"
+        )
+    return OmegaConf.load(path)
 
 
 def largest_batch(cfg: DictConfig, system: System, data: DataModule) -> int:
