@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from hwr.errors import HwrError
 
@@ -141,6 +141,8 @@ class _Guard(threading.Thread):
         self.over = threading.Event()
         self._launcher, self._world = trainer.strategy.launcher, trainer.world_size
         self._children: list[subprocess.Popen[bytes]] = []
+        if self._launcher is not None:
+            self._launcher.kill = self.interrupt  # type: ignore[method-assign]  # see there
         self._parent = os.getppid() if "LOCAL_RANK" in os.environ and rank() else None
 
     def run(self) -> None:
@@ -155,6 +157,15 @@ class _Guard(threading.Thread):
                 if why:
                     print(f"hwr.train: error: {why}", file=sys.stderr, flush=True)
                 os._exit(1)
+
+    def interrupt(self, signum: int) -> NoReturn:
+        """What Lightning's handlers of Ctrl-C and SIGTERM call in the main thread to end the other processes.
+
+        It does not return: on SIGTERM Lightning would go on to tell the others, which are waiting for something else.
+        """
+        self.over.set()
+        self.kill()
+        raise SystemExit(1)
 
     def loss(self, patience: float = 0.0) -> str | None:
         """Which process is gone, if one is, looked for as many seconds; an empty text if it has told of it itself."""

@@ -181,10 +181,14 @@ def test_a_killed_process_ends_the_run(number: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the second process in /proc")
-def test_ctrl_c_ends_both_processes_in_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_both_processes_in_one_line(how: signal.Signals, tmp_path: Path) -> None:
     first = started(tmp_path)
     (second,) = children(first.pid)
-    os.killpg(first.pid, signal.SIGINT)
+    if how == signal.SIGINT:  # Ctrl-C reaches all, `kill` one
+        os.killpg(first.pid, how)
+    else:
+        os.kill(first.pid, how)
     _, told = first.communicate(timeout=60)
     assert not alive(second)
     assert first.returncode == 1
