@@ -115,7 +115,7 @@ def test_a_killed_pack_goes_on_and_ends_as_an_unbroken_one(
     line = ["-m", "hwr.pack", f"out={out}", "shard_mb=0.05"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen([sys.executable, *line], cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + 200
     while not (out / "train-000003.tar").exists() and time.monotonic() < limit:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -209,7 +209,7 @@ def check_settings(workers: int, bad_shards: str) -> None:
 
 def check_prepared(index: Index, wanted: CharacterPreprocess | LinePreprocess) -> None:
     """Raises :class:`HwrError` if the images in the shards were prepared in another way than is wanted."""
-    packed = index.about["preprocess"]
+    packed = type(wanted).from_dict(index.about["preprocess"]).to_dict()
     for name, value in wanted.to_dict().items():
         if value != packed[name] and name not in ("mean", "std"):
             raise HwrError(
