@@ -62,7 +62,7 @@ def report(folder: Path, trials: int, wall: float) -> None:
     again = sum(path.read_text().count("epoch 1/1") for path in folder.glob("*/train.log")) - trials
     print(f"trained again after a kill: {again}")
     print(f"{wall:.1f} s, of which training {sum(trained):.1f} s")
-    print(f"beside training: {(wall - sum(trained)) / trials:.2f} s a trial, {KILLS} lost trials and restarts included")
+    print(f"beside training: {(wall - sum(trained)) / trials:.2f} s a trial, {KILLS} kills and restarts included")
 
 
 if __name__ == "__main__":
