@@ -24,9 +24,10 @@ SETTINGS = [
     "network=cnn", "network.stages=[{channels: 64, norm: false}, {channels: 128, norm: false}]", "network.dropout=0",
     "augment=none", "optimizer=sgd", "optimizer.lr=0.01", "optimizer.momentum=0", "optimizer.nesterov=false",
     "scheduler=constant", f"data.batch_size={BATCH}", "callbacks.ema=null", "callbacks.best=null",
-    "callbacks.last=null", "callbacks.periodic=null", "callbacks.early_stopping=null", "callbacks.gallery=null", "logger=null", "test=false",
-    "trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.max_epochs=5", "+trainer.limit_val_batches=0",
-    "+trainer.enable_checkpointing=false", "+callbacks.clock._target_=benchmarks.devices.Clock",
+    "callbacks.last=null", "callbacks.periodic=null", "callbacks.early_stopping=null", "callbacks.gallery=null",
+    "logger=null", "test=false", "trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.max_epochs=5",
+    "+trainer.limit_val_batches=0", "+trainer.enable_checkpointing=false",
+    "+callbacks.clock._target_=benchmarks.devices.Clock",
 ]  # fmt: skip
 
 
