@@ -1,4 +1,4 @@
-"""``python -m benchmarks.sweep [trials]``: a sweep on the digits that is killed five times, and what it costs beside training."""
+"""``python -m benchmarks.sweep [trials]``: a sweep of the digits, killed five times; what it costs beside training."""
 
 from __future__ import annotations
 
