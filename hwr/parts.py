@@ -194,6 +194,10 @@ def judge(model: Bundle, data: DataModule, decoder: Callable[[Bundle], Decoder])
 
 def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
     """Lightning's trainer, with what the terminal and the processor allow."""
+    for name, node in cfg.callbacks.items():
+        if node is not None and "_target_" not in node:
+            mend = f"name its file, as in 'callbacks=[default,{name}]', or take them out with '~callbacks.{name}'"
+            raise HwrError(f"callbacks.{name}: settings of a callback that is not there; {mend}")
     callbacks: list[Callback] = [make(c) for c in cfg.callbacks.values() if c is not None]
     terminal = sys.stdout.isatty()
     if not terminal:

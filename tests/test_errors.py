@@ -63,6 +63,7 @@ def the_error(done: subprocess.CompletedProcess[str], command: str) -> str:
         (["loss.class_weights=[1,2]"], ["loss.class_weights"]),
         (["data=emnist", "data.subset=greek"], ["data.subset=greek", "balanced"]),
         (["trainer.devices=0"], ["devices"]),
+        (["+callbacks.swa={decay: 0.9}"], ["callbacks.swa", "callbacks=[default,swa]", "~callbacks.swa"]),
     ],
     ids=lambda value: " ".join(value) if value and "=" in value[0] else "",
 )
