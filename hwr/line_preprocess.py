@@ -12,6 +12,7 @@ import torch
 
 from hwr.errors import HwrError
 from hwr.ink import Grey, Plane, ink_sign, reduced
+from hwr.ranked import median, quantile
 
 POLARITIES = ("auto", "dark_on_light", "light_on_dark")
 
@@ -95,7 +96,7 @@ class LinePreprocess:
         interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
         if image.shape != (self.height, width):
             image = np.asarray(cv2.resize(image, (width, self.height), interpolation=interpolation), np.uint8)
-        paper = np.float32(np.median(image))
+        paper = median(image)
         contrast = np.asarray(reduced(image, 256) - paper, np.float32)
         if not contrast.any():  # blank: then light paper is likelier than dark
             contrast += 1 if paper < 128 else -1
@@ -135,12 +136,12 @@ def _stretched(light: Grey) -> Grey:
     """Subtracts the paper around each column and scales full ink to 255; a blank line becomes 0."""
     height, width = light.shape
     # the paper's level, column by column: the median is paper even in dense writing; smoothed along the line
-    level = np.median(light, axis=0).astype(np.float32)[None]
+    level = median(light, axis=0)[None]
     reach = (2 * height) | 1
     ground = cv2.blur(level, (reach, 1), borderType=cv2.BORDER_REPLICATE)
     ink: Plane = np.asarray(light - ground, np.float32)
     noise = _spread(ink)
-    full = float(np.quantile(ink, 0.995))
+    full = quantile(ink, 0.995)
     if full < max(12.0, 4 * noise):
         full = _peak(ink, full)
         if not full:
@@ -159,10 +160,10 @@ def _peak(ink: Plane, full: float) -> float:
     Returns:
         0 for a blank line.
     """
-    flat = ink - np.median(ink, axis=1)[:, None]  # what is alike all along the line is a shadow
+    flat = ink - median(ink, axis=1)[:, None]  # what is alike all along the line is a shadow
     smooth = cv2.blur(flat, (3, 3))  # strokes stand out where noise averages out
     grain = 1.5 * _spread(flat - smooth)
-    if np.quantile(flat, 0.995) >= max(12.0, 4 * grain):
+    if quantile(flat, 0.995) >= max(12.0, 4 * grain):
         return full
     peak = float(smooth.max())
     return 0.0 if peak < max(6.0, 8 * min(grain, _spread(smooth))) else max(full, peak)
@@ -170,7 +171,7 @@ def _peak(ink: Plane, full: float) -> float:
 
 def _spread(values: np.ndarray) -> float:
     """Standard deviation of most values, from the median of their sizes, whatever the others are."""
-    return 1.4826 * float(np.median(np.abs(values)))
+    return 1.4826 * float(median(np.abs(values)))
 
 
 def _without_surroundings(image: Grey) -> Grey:
@@ -188,10 +189,10 @@ def _without_surroundings(image: Grey) -> Grey:
         if not len(pieces) or outside.mean() < 0.02 or pieces.max() < 0.98 * pieces.sum():
             continue
         inside = image[~outside]
-        paper = np.uint8(np.median(inside))
+        paper = np.uint8(median(inside))
         levels = np.abs(inside.astype(np.int16) - paper)
         solid = np.mean(around[~outside]) < 0.02 and np.mean(levels < 40) > 0.5
-        if solid and abs(float(paper) - float(np.median(image[outside]))) > 12:
+        if solid and abs(float(paper) - float(median(image[outside]))) > 12:
             fringe = cv2.dilate(outside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0  # where both colours mix
             painted: Grey = np.where(fringe, paper, image)
             return painted
@@ -205,7 +206,7 @@ def _level(light: Grey) -> Grey:
     with less weight on the spans that are far from it (Holland and Welsch 1977). Short lines keep their slope.
     """
     height, width = light.shape
-    paper = int(np.median(light))
+    paper = int(median(light))
     ink: Plane = np.clip(light.astype(np.float32) - paper - 48, 0, None)
     if not ink.any():
         return light
@@ -242,7 +243,7 @@ def _upright(light: Grey) -> Grey:
     Of the shears up to 45 degrees either way, a step of about 1.4 degrees apart (after Vinciarelli and Luettin 2001).
     """
     height, width = light.shape
-    paper = int(np.median(light))
+    paper = int(median(light))
     ink = np.clip(light.astype(np.float32) - paper, 0, None)
 
     def sheared(plane: Plane | Grey, shear: float, how: int, fill: int) -> np.ndarray:
