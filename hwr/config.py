@@ -271,10 +271,10 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Asks whether the known name that is most like it was meant; nothing if none is like it."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    near = near or [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:1]
-    return f"; did you mean {near[0]}?" if near else ""
+    """Asks whether those of the known names were meant that end alike, or else the one most like it; or nothing."""
+    near = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:3]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -39,7 +39,7 @@ def the_error(done: subprocess.CompletedProcess[str], command: str) -> str:
         (["debug=quick"], ["debug=quick", "fast"]),
         (["trainer.max_epoch=1"], ["did you mean trainer.max_epochs?"]),
         (["optimizer.learning_rate=1"], ["optimizer.learning_rate", "optimizer.lr"]),
-        (["batch_size=8"], ["did you mean data.batch_size?"]),
+        (["batch_size=8"], ["did you mean ", "data.batch_size", "tune.batch_size"]),
         (["sed=1"], ["did you mean seed?"]),
         # syntax
         (["seed"], ["seed"]),
