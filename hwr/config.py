@@ -271,9 +271,9 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Asks whether those of the known names were meant that end alike, or else the one most like it; or nothing."""
-    near = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:3]
-    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    """Asks whether the known name that is most like it was meant, or those that end like it; or nothing."""
+    alike = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:3]
+    near = alike if "." not in name and alike else difflib.get_close_matches(name, known, n=1, cutoff=0.5) or alike[:1]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
