@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from PIL import Image
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What precision=auto measures here, under the load of other tests, is no answer for the user's own runs.
 os.environ["XDG_CACHE_HOME"] = mkdtemp(prefix="hwr-test-cache-")
+# A shell has its jobs in the background ignore Ctrl-C, and whatever they start inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
