@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning
 import torch
@@ -68,7 +68,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         HwrError: For anything the user can mend.
     """
     with parts.one_line_errors(), memory.advised(cfg):
-        plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+        plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
         lightning.seed_everything(plain["seed"], verbose=False)

@@ -343,7 +343,7 @@ def test_time_left() -> None:
     points = measured({"finetune": PowerLaw(1, 1, 0), "scratch": PowerLaw(1, 1, 0)}, (10, 20), 2).points
 
     def left(*runs: tuple[str, int]) -> float:
-        return curve.time_left(points, [curve.Run(arm, n, 1, None) for arm, n in runs])  # type: ignore[arg-type]
+        return curve.time_left(points, [curve.Run(arm, n, 1, None) for arm, n in runs])
 
     assert left() == 0
     assert left(("finetune", 10)) == 10
@@ -370,7 +370,7 @@ def test_figures_have_no_names_that_collide(
     renderer = FigureCanvasAgg(figure).get_renderer()
     legend = axes.get_legend()
     assert legend is not None
-    boxes = [legend.get_window_extent(renderer), axes._left_title.get_window_extent(renderer)]  # type: ignore[attr-defined]
+    boxes = [legend.get_window_extent(renderer), axes._left_title.get_window_extent(renderer)]
     boxes += [figure.texts[0].get_window_extent(renderer)]
     boxes += [label.get_window_extent(renderer) for label in axes.get_xticklabels() if label.get_text()]
     for i, box in enumerate(boxes):

@@ -126,6 +126,8 @@ def test_lines_in_two_processes(tmp_path: Path) -> None:
 
 # ---- a process that is gone
 
+proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the second process in /proc")
+
 
 def started(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     """A training of two processes, as a user types it, after its first checkpoint."""
@@ -153,7 +155,7 @@ def alive(pid: int) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the second process in /proc")
+@proc
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_killed_process_ends_the_run(number: int, tmp_path: Path) -> None:
     first = started(tmp_path)
@@ -180,7 +182,7 @@ def test_a_killed_process_ends_the_run(number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the second process in /proc")
+@proc
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_both_processes_in_one_line(how: signal.Signals, tmp_path: Path) -> None:
     first = started(tmp_path)

@@ -62,14 +62,14 @@ def test_no_class_and_no_place_is_favoured() -> None:
 )
 def test_numbers_that_make_no_sense(labels: object, words: str) -> None:
     with pytest.raises(HwrError, match=words) as caught:
-        choose(labels, CLASSES, 0)  # type: ignore[arg-type]
+        choose(labels, CLASSES, 0)
     assert str(caught.value).startswith(f"data.labels={labels}: ")
 
 
 def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     whole = datamodule(compose("train"))
     some = datamodule(compose("train", ["data.labels=30", "data.labels_seed=4"]))
-    assert some.class_counts().tolist() == [3] * 10  # type: ignore[union-attr]
+    assert some.class_counts().tolist() == [3] * 10
     assert set(some.sets["train"].names) < set(whole.sets["train"].names)
     for name in ("val", "test"):
         assert some.sets[name].names == whole.sets[name].names
@@ -81,7 +81,7 @@ def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         few = datamodule(compose("train", ["data.labels=8"]))
-    lacking = [str(i) for i, count in enumerate(few.class_counts().tolist()) if not count]  # type: ignore[union-attr]
+    lacking = [str(i) for i, count in enumerate(few.class_counts().tolist()) if not count]
     assert len(lacking) == 2
     assert f"no training image of {', '.join(lacking)}" in caplog.text
 
@@ -89,11 +89,11 @@ def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_some_classes(caplog: pytest.LogCaptureFixture) -> None:
     whole, some = (datamodule(compose("train", more)) for more in ([], ["data.only=[7,2,'5']", "data.labels=9"]))
     assert some.classes == ("2", "5", "7")
-    names = {name: {n: int(c) for n, c in zip(p.names, p.labels, strict=True)} for name, p in whole.sets.items()}  # type: ignore[union-attr]
+    names = {name: {n: int(c) for n, c in zip(p.names, p.labels, strict=True)} for name, p in whole.sets.items()}
     for part in some.sets.values():
         every = {n: label for split in names.values() for n, label in split.items()}
-        assert all(str(every[n]) == some.classes[int(c)] for n, c in zip(part.names, part.labels, strict=True))  # type: ignore[union-attr]
-    assert some.class_counts().tolist() == [3, 3, 3]  # type: ignore[union-attr]
+        assert all(str(every[n]) == some.classes[int(c)] for n, c in zip(part.names, part.labels, strict=True))
+    assert some.class_counts().tolist() == [3, 3, 3]
     assert "no training image" not in caplog.text
     test = sum(names["test"][n] in (2, 5, 7) for n in whole.sets["test"].names)
     assert len(some.sets["test"]) == test

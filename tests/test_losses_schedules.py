@@ -313,6 +313,6 @@ def test_training_without_an_end_is_refused(digits):
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 @pytest.mark.parametrize(("precision", "fused"), [("auto", True), ("bf16-mixed", True), ("16-mixed", False)])
 def test_an_optimiser_is_one_kernel_unless_that_forbids_clipping(optimizer, precision, fused):
-    cfg = compose("train", [f"optimizer={optimizer}", f"trainer.precision={precision}"])
+    cfg = compose("train", ["experiment=mnist_cnn", f"optimizer={optimizer}", f"trainer.precision={precision}"])
     made = parts.optimizer_for(cfg)([torch.zeros(3, requires_grad=True)])
     assert made.defaults["fused"] is fused

@@ -49,15 +49,16 @@ class Seen(Callback):
         pl_module.loss.ctc = ctc
 
 
+gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
 @pytest.mark.parametrize(
     ("accelerator", "precision"),
     [
         ("cpu", "32-true"),
         ("cpu", "bf16-mixed"),
-        pytest.param("gpu", "16-mixed", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")),
-        pytest.param(
-            "gpu", "bf16-mixed", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-        ),
+        pytest.param("gpu", "16-mixed", marks=gpu),
+        pytest.param("gpu", "bf16-mixed", marks=gpu),
     ],
 )
 def test_ctc_in_training_is_float32(accelerator: str, precision: str, tmp_path: Path) -> None:

@@ -104,11 +104,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("workers", [0, 2, 3])
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize(("counts", "widths", "size"), CASES)
+@pytest.mark.parametrize(
+    ("counts", "widths", "size", "world"),
+    [(*case, world) for case in CASES for world in (1, 2, 3) if world <= sum(case[0])],
+)
 def test_every_item_comes_once_in_equally_many_batches(counts, widths, size, world, workers):
-    if sum(counts) < world:
-        pytest.skip("fewer items than processes are refused")
     for epoch in (0, 3):
         ranks = []
         for rank in range(world):

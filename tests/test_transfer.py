@@ -91,7 +91,7 @@ def test_a_run_a_bundle_a_checkpoint_and_a_name(trained: Path) -> None:
         start = transfer.find(str(place))
         assert start.model is not None
         assert start.model.classes == tuple("0123456789")
-    assert transfer.find("copiste").model.charset == bundle.load("copiste").charset  # type: ignore[union-attr]
+    assert transfer.find("copiste").model.charset == bundle.load("copiste").charset
 
 
 @pytest.mark.parametrize("prefix", ["", "network.", "model.", "module.", "_orig_mod.", "network._orig_mod."])
@@ -309,7 +309,7 @@ def images_of_lines() -> list[np.ndarray]:
 
 def test_right_after_surgery_lines_are_read_as_before(copiste: Bundle) -> None:
     before = Recognizer.load("copiste", precision="32-true")
-    after = type(before)(extended(copiste, "ŷÊ—中ſ²"), precision="32-true")  # type: ignore[call-arg]
+    after = type(before)(extended(copiste, "ŷÊ—中ſ²"), precision="32-true")
     images = images_of_lines()
     found = [reading.text for reading in after.read_many(images)]
     assert found == [reading.text for reading in before.read_many(images)]
@@ -504,6 +504,6 @@ def test_refused_for_lines(arguments: list[str], words: str, call: Run, dashes: 
 
 def test_the_start_makes_its_charset_in_its_own_order(copiste: Bundle) -> None:
     start = start_of(copiste)
-    for order in (["zŷ ſ", "a"], ["a", "ſ z", "ŷ"]):  # noqa: RUF001
+    for order in (["zŷ ſ", "a"], ["a", "ſ z", "ŷ"]):
         assert start.charset(make_charset, "extend")(order).characters == copiste.charset.characters + "ŷſ"
     assert start.charset(make_charset, "replace")(["ba"]).characters == "ab"

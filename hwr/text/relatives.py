@@ -6,23 +6,23 @@ import unicodedata
 from collections.abc import Callable, Sequence
 
 ALIKE = (
-    "'’‘‛‚`´′ʼ",  # noqa: RUF001
+    "'’‘‛‚`´′ʼ",
     '"“”„«»″',
-    "-‐‑‒–—−_",  # noqa: RUF001
+    "-‐‑‒–—−_",
     "oøœ°",
     "OØŒ",
-    "aæα",  # noqa: RUF001
+    "aæα",
     "AÆ",
     "lł|",
     "LŁ£",
     "dđð",
     "DĐÐ",
     "bþß",
-    "iı",  # noqa: RUF001
+    "iı",
     "c¢",
     "E€",
     "S$§",
-    "x×",  # noqa: RUF001
+    "x×",
     ".·•",
     "([{<",
     ")]}>",
