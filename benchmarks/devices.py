@@ -21,8 +21,8 @@ from benchmarks.common import machine, middle
 
 WARM, STEPS, BATCH = 5, 50, 128
 SETTINGS = [
-    "network=cnn", "network.stages=[{channels: 64, norm: false}, {channels: 128, norm: false}]", "network.dropout=0",
-    "augment=none", "optimizer=sgd", "optimizer.lr=0.01", "optimizer.momentum=0", "optimizer.nesterov=false",
+    "network=cnn", "network.stages=[{channels: 128, norm: false}, {channels: 256, norm: false}]", "network.dropout=0",
+    "augment=none", "optimizer=sgd", "optimizer.lr=0.005", "optimizer.momentum=0", "optimizer.nesterov=false",
     "scheduler=constant", f"data.batch_size={BATCH}", "callbacks.ema=null", "callbacks.best=null",
     "callbacks.last=null", "callbacks.periodic=null", "callbacks.early_stopping=null", "callbacks.gallery=null",
     "logger=null", "test=false", "trainer.precision=32-true", "trainer.accelerator=cpu", "trainer.max_epochs=5",

@@ -103,6 +103,7 @@ def guarded(trainer: Trainer) -> Iterator[None]:
     guard.start()
     try:
         yield
+        _part()
     except BaseException as error:
         why = _explained(error, guard)
         guard.kill()
@@ -113,6 +114,14 @@ def guarded(trainer: Trainer) -> Iterator[None]:
         raise HwrError(why) from error
     finally:
         guard.over.set()
+
+
+def _part() -> None:
+    """Ends the communication: its threads may abort a process that ends with them."""
+    import torch.distributed
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _explained(error: BaseException, guard: _Guard) -> str | None:
