@@ -295,8 +295,11 @@ QUICK = ["network=lenet_16_32", "trainer.precision=32-true", "trainer.accelerato
 
 
 @pytest.mark.slow
-def test_a_run_goes_on_from_the_end_of_an_epoch_as_if_unbroken(packed_digits: Path, tmp_path: Path) -> None:
-    source = ["data=shards", f"data.path={packed_digits}", *QUICK]
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_goes_on_from_the_end_of_an_epoch_as_if_unbroken(
+    workers: int, packed_digits: Path, tmp_path: Path
+) -> None:
+    source = ["data=shards", f"data.path={packed_digits}", f"data.workers={workers}", *QUICK]
     settings = [*source, "trainer.max_epochs=3", "callbacks.periodic.every_n_epochs=1"]
     whole = fit(compose(overrides=settings, run_dir=tmp_path / "whole"))
     first = min(whole.run_dir.glob("checkpoints/epoch*.ckpt"))

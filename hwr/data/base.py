@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.data.corrections import correct_characters
@@ -20,6 +19,7 @@ from hwr.data.labels import choose
 from hwr.data.lines.augment import LineAugment
 from hwr.data.mixing import Draw, check_share, class_weights, joined_characters
 from hwr.data.module import SplitDataModule, Splitter
+from hwr.data.order import Order
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.networks.base import CharacterNetwork
@@ -172,7 +172,7 @@ class CharacterDataModule(SplitDataModule):
         sizes = {name: len(part) for name, part in self.sets.items()}
         write_json(path, {"sizes": sizes, **listed})
 
-    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
+    def order(self, name: str, rank: int, world: int) -> Order:
         """See :meth:`SplitDataModule.order`."""
         n, train = len(self.sets[name]), name == "train"
         size = self.batch_size if train else self.eval_batch_size

@@ -9,7 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
+
+from hwr.data.order import Order
 
 
 class Batch(NamedTuple):
@@ -56,7 +58,7 @@ class CharacterSet(Dataset[Batch]):
         return CharacterSet(self.images[ids], self.labels[ids], [self.names[i] for i in positions], writers)
 
 
-class BatchOrder(Sampler[Sequence[int]]):
+class BatchOrder(Order):
     """Lists the positions of each batch, for this process when there are several.
 
     In training every epoch is a new order, a function of seed and epoch alone (so that a resumed run sees what an
@@ -86,11 +88,6 @@ class BatchOrder(Sampler[Sequence[int]]):
     ) -> None:
         self.n, self.batch_size, self.shuffle, self.draw = n, min(batch_size, n), shuffle, draw
         self.seed, self.rank, self.world = seed, rank, world
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         if self.shuffle:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from hwr.data.mixing import Draw
+from hwr.data.order import Order
 from hwr.errors import HwrError
 
 Splitter = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -47,7 +48,7 @@ class SplitDataModule(LightningDataModule):
         self.mixed: Dataset[Any] | None = None
 
     @abstractmethod
-    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
+    def order(self, name: str, rank: int, world: int) -> Order:
         """Lists the positions of each batch of a split, for one process of several.
 
         Raises:
@@ -61,12 +62,12 @@ class SplitDataModule(LightningDataModule):
         part = self.mixed if name == "train" and self.mixed is not None else part
         if getattr(self.trainer, "overfit_batches", 0):  # Lightning would order single samples in place of our batches
             return DataLoader(FixedBatches(part, list(order)), batch_size=None)
-        # A generator of its own: a loader draws a number when it starts, in an unbroken run after augmentation and
-        # dropout were seeded for the epoch, in a resumed one before.
+        # A generator of its own: a loader with workers draws a number from it when it starts, which in an unbroken run
+        # is in the first epoch alone.
         workers = self.workers if name == "train" else 0
         settings: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
         part = HandsErrorsOver(part) if workers else part
-        return DataLoader(part, batch_size=None, sampler=order, generator=torch.Generator(), **settings)
+        return LateLoader(part, batch_size=None, sampler=order, generator=torch.Generator(), **settings)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raises what a worker process could not read."""
@@ -87,6 +88,16 @@ class SplitDataModule(LightningDataModule):
         if self.streamed and self.test_split == "train":
             raise HwrError("split=train: training items in shards are not judged; take val or test, or what was packed")
         return self.loader(self.test_split)
+
+
+class LateLoader(DataLoader[Any]):
+    """Starts, and its workers with it, when the first batch is asked for.
+
+    In a resumed run Lightning opens a loader before it tells the order which epoch it is.
+    """
+
+    def __iter__(self) -> Any:
+        yield from super().__iter__()
 
 
 class HandsErrorsOver(Dataset[Any]):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
 
 from hwr.data.augment import Augment
 from hwr.data.corrections import correct_lines
@@ -21,6 +20,7 @@ from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
 from hwr.data.mixing import Draw, JoinedLines, check_share, rarity
 from hwr.data.module import SplitDataModule, Splitter
+from hwr.data.order import Order
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
@@ -205,7 +205,7 @@ class LineDataModule(SplitDataModule):
         """What a loss needs to know of the data: nothing."""
         return {}
 
-    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
+    def order(self, name: str, rank: int, world: int) -> Order:
         """See :meth:`SplitDataModule.order`."""
         part, train = self.sets[name], name == "train"
         if not len(part):

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from hwr.data.lines.items import Rejected
+from hwr.data.order import Order
 from hwr.text import Charset
 
 
@@ -103,7 +104,7 @@ def collate(images: Sequence[np.ndarray], labels: Sequence[np.ndarray], ids: Seq
     )
 
 
-class WidthOrder(Sampler[Sequence[int]]):
+class WidthOrder(Order):
     """Lists the positions of batches of lines of similar width.
 
     Every line comes exactly once in an epoch over all processes. Each batch is shared between the processes, so that
@@ -137,7 +138,7 @@ class WidthOrder(Sampler[Sequence[int]]):
         draw: Callable[[int], np.ndarray] | None = None,
     ) -> None:
         self.widths, self.shuffle, self.seed, self.endless = np.asarray(widths), shuffle, seed, endless
-        self.rank, self.world, self.epoch, self.draw = rank, world, 0, draw
+        self.rank, self.world, self.draw = rank, world, draw
         first = self.widths if draw is None else self.widths[draw(0)]
         self.sizes = self._sizes(first, columns / self.SPREAD if shuffle else columns)
 
@@ -155,10 +156,6 @@ class WidthOrder(Sampler[Sequence[int]]):
             else:
                 sizes[-2:] = [sizes[-2] + sizes[-1]]
         return sizes
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
 from hwr.data.lines.base import LineDataModule, tell_lost
 from hwr.data.lines.batches import LineSet
 from hwr.data.lines.items import Lines, Rejected
+from hwr.data.order import Order
 from hwr.data.shards.format import Index, Shard, read_index, read_shard, remote
 from hwr.data.shards.order import ShardOrder
 from hwr.data.shards.stream import MEND, CharacterStream, LineStream, whole_characters, whole_lines
@@ -90,7 +90,7 @@ class Shards(CharacterDataModule):
         counts[train.number] = torch.tensor(self.index.about["counts"])
         return counts
 
-    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
+    def order(self, name: str, rank: int, world: int) -> Order:
         """See :meth:`SplitDataModule.order`."""
         if name != "train":
             return super().order(name, rank, world)
@@ -167,7 +167,7 @@ class LineShards(LineDataModule):
             raise HwrError(f"none of {len(lost)} training lines can be used; the first: {lost[0]}")
         tell_lost("train", lost)
 
-    def order(self, name: str, rank: int, world: int) -> Sampler[Sequence[int]]:
+    def order(self, name: str, rank: int, world: int) -> Order:
         """See :meth:`SplitDataModule.order`."""
         if name != "train":
             return super().order(name, rank, world)

@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+
+from hwr.data.order import Order
 
 LANES = 4  # windows that one reader has open
 SPREAD = 1.15  # how much wider the lines of one group may be, where there are enough of them
@@ -45,7 +46,7 @@ class Window(NamedTuple):
     seed: int
 
 
-class ShardOrder(Sampler[Sequence[int]]):
+class ShardOrder(Order):
     """Lists the positions of each training batch, for this process when there are several.
 
     Every item comes exactly once in an epoch over all processes, and all have equally many batches, none of them empty.
@@ -82,7 +83,6 @@ class ShardOrder(Sampler[Sequence[int]]):
         self.positions, self.counts = positions, counts
         self.seed, self.rank, self.world, self.readers = seed, rank, world, max(1, workers)
         self.groups = [self._group(shards, widths, size) for shards in self._alike(widths, size)]
-        self.epoch = 0
 
     def _alike(self, widths: np.ndarray, size: Callable[[int], int]) -> list[np.ndarray]:
         """The numbers of the shards of each group: of similar width, with items for some batches."""
@@ -106,10 +106,6 @@ class ShardOrder(Sampler[Sequence[int]]):
     def _most(self, size: Callable[[int], int], width: int) -> int:
         """Items of a batch of lines of this width: one for each process at least."""
         return max(self.world, size(int(width)))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return sum(group.batches for group in self.groups)
