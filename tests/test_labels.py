@@ -6,12 +6,14 @@ import json
 import logging
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from line_fixtures import write_table
 
-from hwr import HwrError
+from hwr import HwrError, bundle
 from hwr.config import compose
 from hwr.data.labels import choose
 from hwr.experiment import fit
@@ -134,3 +136,33 @@ def test_fit_lets_its_caller_restrict_the_data(tmp_path: Path) -> None:
     result = fit(cfg, prepare=lambda data: data.restrict(np.arange(0, 100, 2)))
     record = json.loads((tmp_path / "run" / "splits.json").read_text())
     assert record["sizes"]["train"] == len(result.datamodule.sets["train"]) == len(record["train"]) == 50
+
+
+def test_turned_characters_are_classes_of_their_own() -> None:
+    plain, data = (datamodule(compose("train", ["augment=null", *more])) for more in ([], ["data.turned=true"]))
+    assert data.classes[:10] == plain.classes
+    assert len(data.classes) == 80
+    assert data.class_counts().tolist() == plain.class_counts().tolist() * 8
+    data.trainer = SimpleNamespace(training=True)
+    ids = torch.arange(400)
+    batch = data.sets["train"][ids]
+    before, after = batch.images.numpy(), data.on_after_batch_transfer(batch, 0)
+    seen = set()
+    for i, (image, label) in enumerate(zip(after.images[:, 0], after.labels.tolist(), strict=True)):
+        name, *way = data.classes[label].split()
+        assert name == plain.classes[batch.labels[i]]
+        want = before[i][:, ::-1] if "mirrored" in way else before[i]
+        want = np.rot90(want, int(way[-1]) // 90 if "turned" in way else 0)
+        torch.testing.assert_close(image, data.preprocess.standardize(torch.from_numpy(want.copy()).float() / 255))
+        seen.add(" ".join(way))
+    assert len(seen) == 8
+    data.trainer.training = False
+    assert torch.equal(data.on_after_batch_transfer(batch, 0).labels, batch.labels)
+
+
+def test_a_model_of_turned_characters_is_a_start(tmp_path: Path) -> None:
+    quick = ["network=tiny", "trainer.max_epochs=1", "trainer.accelerator=cpu", "test=false"]
+    old = fit(compose("train", [*quick, "data.turned=true", "data.only=[0,1,2,3,4,5]"], tmp_path / "old"))
+    more = ["experiment=finetune_full", f"init_from={old.run_dir}", "data=digits", "data.only=[5,6,7,8,9]"]
+    new = fit(compose("train", [*more, "trainer.max_epochs=1", *quick[2:]], tmp_path / "new"))
+    assert bundle.load(new.run_dir).classes == tuple("56789")

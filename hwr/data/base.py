@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hwr.data import turns
 from hwr.data.batches import Batch, BatchOrder, CharacterSet
 from hwr.data.corrections import correct_characters
 from hwr.data.labels import choose
@@ -46,6 +47,7 @@ class CharacterDataModule(SplitDataModule):
         corrections: A table of right labels for training samples, see :mod:`hwr.data.corrections`.
         balance: Draw as many training samples of every class, with replacement.
         only: The names of the classes to keep; None keeps all.
+        turned: Train on characters turned and mirrored, too, as classes of their own, see :mod:`hwr.data.turns`.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class CharacterDataModule(SplitDataModule):
         corrections: str | None = None,
         balance: bool = False,
         only: Sequence[str | int] | None = None,
+        turned: bool = False,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, LineAugment):
@@ -73,6 +76,7 @@ class CharacterDataModule(SplitDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.corrections, self.balance, self.only = corrections, balance, only
+        self.turned = turned
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
 
@@ -110,6 +114,8 @@ class CharacterDataModule(SplitDataModule):
         empty = [name for name, count in zip(self.classes, self.class_counts().tolist(), strict=True) if not count]
         if empty:
             log.warning("no training image of %s: such characters will not be read", ", ".join(empty))
+        if self.turned:
+            self.as_classes(turns.with_turned(self.classes))
 
     def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
         """Trains on the samples at these positions of the training split only; it forgets the others."""
@@ -154,8 +160,11 @@ class CharacterDataModule(SplitDataModule):
         self.draw = Draw(len(own), weights, others, share, self.seed) if others or self.balance else None
 
     def class_counts(self) -> Tensor:
-        """Training samples of each class, int64 (C,)."""
-        return torch.bincount(self.sets["train"].labels, minlength=len(self.classes))
+        """Training samples of each class, int64 (C,); those that are turned count in each way."""
+        labels = self.sets["train"].labels
+        if self.turned:
+            labels = turns.numbers(self.classes)[:, labels]
+        return torch.bincount(labels[labels >= 0], minlength=len(self.classes))
 
     def example(self) -> tuple[Tensor, ...]:
         """Random input of the shape of a training batch, for timing."""
@@ -182,11 +191,13 @@ class CharacterDataModule(SplitDataModule):
         return BatchOrder(n if draw is None else len(draw), size, train, self.seed, rank, world, draw)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Augments (in training) and normalises a whole batch on its device."""
-        images = batch.images.unsqueeze(1).float().div_(255)  # (B, H, W) -> (B, 1, H, W) in [0, 1]
-        if self.augment is not None and self.trainer is not None and self.trainer.training:
-            images = self.augment(images)
-        return batch._replace(images=self.preprocess.standardize(images))
+        """Augments and turns (in training) and normalises a whole batch on its device."""
+        images, labels = batch.images.unsqueeze(1).float().div_(255), batch.labels  # (B, 1, H, W) in [0, 1]
+        if self.trainer is not None and self.trainer.training:
+            images = images if self.augment is None else self.augment(images)
+            if self.turned:
+                images, labels = turns.turned(images, labels, turns.numbers(self.classes))
+        return batch._replace(images=self.preprocess.standardize(images), labels=labels)
 
 
 def keep_classes(
