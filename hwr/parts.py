@@ -253,6 +253,7 @@ def one_line_errors() -> Iterator[None]:
             ".*treespec.*",
             ".*LeafSpec.*",
             ".*smaller than the logging interval.*",
+            ".*your dataloader is not resumable.*",  # the order is, see hwr.data.order
             ".*system/.*sync_dist=True.*",
         ):
             warnings.filterwarnings("ignore", message)

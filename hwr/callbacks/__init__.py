@@ -8,6 +8,7 @@ from hwr.callbacks.history import History
 from hwr.callbacks.line_gallery import LineGallery
 from hwr.callbacks.progress import Progress
 from hwr.callbacks.resources import ResourceMonitor
+from hwr.callbacks.within_epoch import WithinEpoch
 
 __all__ = [
     "AtomicCheckpointIO",
@@ -19,4 +20,5 @@ __all__ = [
     "LineGallery",
     "Progress",
     "ResourceMonitor",
+    "WithinEpoch",
 ]

@@ -35,8 +35,9 @@ class ResourceMonitor(Callback):
         return self._seconds_before + time.perf_counter() - self._start
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
-        self._start = time.perf_counter()
+        """Starts the clock, also of an epoch in whose middle a resumed run begins."""
+        self._start = self._epoch_start = time.perf_counter()
+        self._epoch_samples = self.samples
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the clock of the epoch."""

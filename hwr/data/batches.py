@@ -94,7 +94,8 @@ class BatchOrder(Order):
             return self.n // self.batch_size
         return min(-(-self.n // self.batch_size), self.n // self.world)  # no process gets an empty batch
 
-    def __iter__(self) -> Iterator[Sequence[int]]:
+    def batches(self) -> Iterator[Sequence[int]]:
+        """See :meth:`Order.batches`."""
         if self.shuffle:
             order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
             order = order if self.draw is None else self.draw(self.epoch)[order]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from lightning import LightningModule
@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 from hwr.bundle import Bundle
 from hwr.errors import HwrError
@@ -63,6 +64,7 @@ class System(LightningModule):
         self.make_optimizer, self._make_schedule = optimizer, scheduler
         self._finite = torch.tensor(True)
         self._start: dict[str, Tensor] = {}
+        self._kept: Sequence[Mapping[str, Any]] = ()
         self.distillation: Distillation | None = None
 
     def keep_start(self, names: Iterable[str]) -> None:
@@ -130,9 +132,25 @@ class System(LightningModule):
         """Moves the start weights to the device."""
         self._start = {name: value.to(self.device) for name, value in self._start.items()}
 
+    def on_train_start(self) -> None:
+        """Picks up what a checkpoint kept of the middle of an epoch; where it was made at the end, that starts anew."""
+        if self.global_rank < len(self._kept):
+            kept = self._kept[self.global_rank]
+            set_random_state(kept["random"], self.device)
+            for name, state in kept["metrics"].items():
+                for key, value in state.items():
+                    setattr(self._running()[name], key, value.to(self.device))
+        self._kept = ()
+
     def on_train_epoch_start(self) -> None:
         """Makes augmentation and dropout a function of seed, epoch and rank: a resumed run goes on as it would have."""
         torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+        for metric in self._running().values():
+            metric.reset()
+
+    def _running(self) -> dict[str, Metric]:
+        """What is averaged over an epoch of training, by name."""
+        return {n: m for n, m in self.named_children() if isinstance(m, Metric) and n.startswith("train_")}
 
     def shared(self, loss: Tensor, count: int | Tensor) -> Tensor:
         """The loss of this process's part of the batch, weighed so that the mean over processes is the whole batch's.
@@ -183,8 +201,15 @@ class System(LightningModule):
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what the weights mean."""
+        """Adds what the weights mean, and of every process what it takes to go on in the middle of an epoch."""
         checkpoint["hwr"] = {**self.bundle.describe(), "about": dict(self.bundle.about)}
+        metrics = {name: cast("dict[str, Tensor]", m.metric_state) for name, m in self._running().items()}
+        on_cpu = {name: {key: value.cpu() for key, value in state.items()} for name, state in metrics.items()}
+        own = {"random": random_state(self.device), "metrics": on_cpu}
+        processes: list[Any] = [own] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(processes, own)
+        checkpoint["hwr_processes"] = processes
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another model, by name and setting."""
@@ -198,6 +223,7 @@ class System(LightningModule):
         groups = [len(state["param_groups"]) for state in checkpoint.get("optimizer_states", ())]
         if groups and groups[0] != len(self._groups()):  # in groups by part, or not
             raise HwrError("ckpt_path: the checkpoint has another system.layer_decay; repeat the settings of that run")
+        self._kept = checkpoint.get("hwr_processes", ())
 
 
 def _difference(theirs: Any, ours: Any) -> str:
@@ -205,6 +231,19 @@ def _difference(theirs: Any, ours: Any) -> str:
         key = next(k for k in [*theirs, *ours] if theirs.get(k) != ours.get(k))
         theirs, ours = f"{key}: {theirs.get(key)}", ours.get(key)
     return f"{str(theirs)[:100]}, here {str(ours)[:100]}"
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of the generators of random numbers that augmentation and dropout draw from, by type of device."""
+    states = {"cpu": torch.get_rng_state()}
+    return states if device.type == "cpu" else {**states, device.type: torch.get_device_module(device).get_rng_state()}
+
+
+def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Undoes :func:`random_state`; what is of another type of device means nothing."""
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type != "cpu" and device.type in states:
+        torch.get_device_module(device).set_rng_state(states[device.type].cpu())
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:

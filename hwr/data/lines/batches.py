@@ -160,7 +160,8 @@ class WidthOrder(Order):
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __iter__(self) -> Iterator[Sequence[int]]:
+    def batches(self) -> Iterator[Sequence[int]]:
+        """See :meth:`Order.batches`."""
         chosen = np.arange(len(self.widths)) if self.draw is None else self.draw(self.epoch)
         keys = self.widths[chosen].astype(float)
         rng = np.random.default_rng((self.seed, self.epoch))

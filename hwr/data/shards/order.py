@@ -110,7 +110,12 @@ class ShardOrder(Order):
     def __len__(self) -> int:
         return sum(group.batches for group in self.groups)
 
-    def __iter__(self) -> Iterator[Sequence[int]]:
+    def facts(self) -> dict[str, int]:
+        """See :meth:`Order.facts`."""
+        return {**super().facts(), "data.workers": self.readers}
+
+    def batches(self) -> Iterator[Sequence[int]]:
+        """See :meth:`Order.batches`."""
         rng = np.random.default_rng((self.seed, self.epoch))
         windows = sorted((w for group in self.groups for w in self._windows(group, rng)), key=lambda w: w.place)
         cuts = np.arange(self.readers + 1) * len(windows) // self.readers
