@@ -13,8 +13,8 @@ from time import perf_counter
 from benchmarks.common import fit, machine
 
 DRAWS = 5
-START = ["data.only=[0,1,2,3,4]", "data.turned=true", "augment=medium", "data.batch_size=256", "callbacks.ema.decay=0.99"]
-START += ["trainer.max_epochs=6", "test=false"]
+START = ["data.only=[0,1,2,3,4]", "data.turned=true", "augment=medium", "data.batch_size=256"]
+START += ["callbacks.ema.decay=0.99", "trainer.max_epochs=6", "test=false"]
 FEW = ["data=mnist", "data.only=[5,6,7,8,9]", "data.labels=50", "callbacks.gallery=null"]
 FEW += ["trainer.check_val_every_n_epoch=100"]  # that is once, at the end: there are far more images than labels
 SCRATCH = ["init_from=null", "network=cnn", "finetune=null"]

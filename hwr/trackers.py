@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from lightning import Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from omegaconf import DictConfig
 
 from hwr.errors import HwrError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HYPERPARAMETERS = ("seed", "data", "augment", "network", "loss", "optimizer", "scheduler", "system", "trainer")
 PACKAGES = ("mlflow", "wandb")  # that are not installed with hwr
@@ -36,6 +39,17 @@ def loggers(node: DictConfig | None) -> list[Logger]:
             _begin(name, logger)
         found.append(logger)
     return found
+
+
+def picture(trainer: Trainer, tag: str, figure: Figure) -> None:
+    """Shows a figure wherever pictures are kept; MLflow keeps the last one of a name."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(tag, figure, trainer.global_step)
+        elif isinstance(logger, MLFlowLogger):
+            logger.experiment.log_figure(logger.run_id, figure, f"{tag}.png")
+        elif isinstance(logger, WandbLogger):
+            logger.log_image(tag, [figure], trainer.global_step)
 
 
 def close(trainer: Trainer, settings: Mapping[str, Any], metrics: Mapping[str, float]) -> None:

@@ -20,7 +20,6 @@ QUICK = [
     "augment=none",
     "trainer.precision=32-true",
     "trainer.accelerator=cpu",
-    "callbacks.gallery=null",
 ]
 
 
@@ -32,7 +31,14 @@ def needs(package: str) -> pytest.MarkDecorator:
 @needs("mlflow")
 def test_mlflow_knows_the_whole_run(call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    done = call("train", *QUICK, "trainer.max_epochs=2", "logger=mlflow", "hydra.run.dir=run")
+    done = call(
+        "train",
+        *QUICK,
+        "trainer.max_epochs=2",
+        "logger=mlflow",
+        "callbacks.gallery.every_n_epochs=1",
+        "hydra.run.dir=run",
+    )
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
@@ -47,6 +53,8 @@ def test_mlflow_knows_the_whole_run(call: Run, tmp_path: Path, monkeypatch: pyte
     ours = [row["val/loss"] for row in history.read(tmp_path / "run" / "history.csv")]
     theirs = [point.value for point in client.get_metric_history(run.info.run_id, "val/loss")]
     assert theirs[:2] == pytest.approx(ours)
+    assert {"samples.png", "curves.png"} <= {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert [file.path for file in client.list_artifacts(run.info.run_id, "val")]
 
 
 @needs("mlflow")
@@ -110,6 +118,7 @@ def test_wandb_knows_each_run_of_one_process(call: Run, tmp_path: Path, monkeypa
         logged = {"".join(i.nested_key) or i.key: json.loads(i.value_json) for r in found for i in r.history.item}
         metrics = json.loads((tmp_path / name / "metrics.json").read_text())
         assert {name: logged[name] for name in metrics} == pytest.approx(metrics)
+        assert list(path.parent.glob("files/media/images/samples_*.png"))
         assert [r.exit.exit_code for r in found if r.WhichOneof("record_type") == "exit"] == [0]
 
 

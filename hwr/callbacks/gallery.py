@@ -1,4 +1,4 @@
-"""Pictures of a training: in TensorBoard, and as PNG in the run directory."""
+"""Pictures of a training: in the trackers, and as PNG in the run directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Gallery(Pictures):
 
     Args:
         dirpath: Pictures go to ``figures/`` in it.
-        every_n_epochs: How often the validation set is drawn into TensorBoard; 0 for never.
+        every_n_epochs: How often the validation set is drawn for the trackers; 0 for never.
     """
 
     def __init__(self, dirpath: str, every_n_epochs: int = 10) -> None:
@@ -58,7 +58,7 @@ class Gallery(Pictures):
             self._keep(outputs)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws validation into TensorBoard."""
+        """Draws validation for the trackers."""
         if self.outputs and trainer.is_global_zero:
             self._draw_readings(trainer, "val", None)
 

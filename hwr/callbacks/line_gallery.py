@@ -1,4 +1,4 @@
-"""Pictures of a training of lines: in TensorBoard, in the terminal, and as PNG in the run directory."""
+"""Pictures of a training of lines: in the trackers, in the terminal, and as PNG in the run directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import rich
 from lightning import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.text import Text
 
 from hwr.callbacks.pictures import Pictures
@@ -31,7 +30,7 @@ class LineGallery(Pictures):
 
     Args:
         dirpath: Pictures go to ``figures/`` in it.
-        every_n_epochs: How often some validation lines, always the same, are drawn into TensorBoard (eight) and printed
+        every_n_epochs: How often some validation lines, always the same, are drawn for the trackers (eight) and printed
             (three); 0 for never.
     """
 
@@ -57,7 +56,7 @@ class LineGallery(Pictures):
             return
         some = _some(cast("LineSystem", pl_module).readings, 8)
         _print(some[:3])
-        if isinstance(trainer.logger, TensorBoardLogger):
+        if trainer.loggers:
             from hwr import line_figures
 
             self.draw(trainer, "val/predictions", line_figures.predictions(_images(trainer, "val", some), some))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from hwr import trackers
 from hwr.callbacks import history
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Pictures(Callback):
 
     Args:
         dirpath: Pictures go to ``figures/`` in it.
-        every_n_epochs: How often validation is drawn into TensorBoard; 0 for never.
+        every_n_epochs: How often validation is drawn for the trackers; 0 for never.
     """
 
     def __init__(self, dirpath: str, every_n_epochs: int) -> None:
@@ -49,11 +49,10 @@ class Pictures(Callback):
         return self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def draw(self, trainer: Trainer, tag: str, figure: Figure) -> None:
-        """Adds a figure to TensorBoard and, but for validation, writes a PNG, named as the tag without the split."""
+        """Gives a figure to the trackers and, but for validation, writes a PNG, named as the tag without the split."""
         from hwr import figures
 
         split, _, name = tag.rpartition("/")
         if split != "val":
             figures.save(figure, self.folder / f"{name}.png")
-        if isinstance(trainer.logger, TensorBoardLogger):
-            trainer.logger.experiment.add_figure(tag, figure, trainer.global_step)
+        trackers.picture(trainer, tag, figure)
