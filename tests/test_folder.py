@@ -132,6 +132,7 @@ def test_given_splits_are_kept(by_class, given):
         {"encoding": "utf-8-sig"},
         {"lineterminator": "\r\n"},
         {"header": ("label", "image")},
+        {"header": ("Label", " IMAGE")},
     ],
     ids=str,
 )

@@ -40,7 +40,7 @@ def test_a_table_gives_texts_writers_and_pixels(tmp_path):
 
 
 def test_columns_in_any_order_others_passed_over(tmp_path):
-    write_table(tmp_path / "t.tsv", [["x", "mot", "1.png"]], ("note", "text", "image"))
+    write_table(tmp_path / "t.tsv", [["x", "mot", "1.png"]], ("note", " Text", "IMAGE"))
     save(tmp_path / "1.png")
     lines = read_table(tmp_path / "t.tsv")
     assert texts(lines) == {"1.png": "mot"}

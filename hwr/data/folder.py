@@ -150,7 +150,7 @@ def read_table(path: Path) -> list[Item]:
 
 
 def _items(rows: csv.DictReader[str], path: Path) -> list[Item]:
-    columns = rows.fieldnames or []
+    columns = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
     if not {"image", "label"} <= set(columns):
         raise HwrError(
             f"{path}, line 1: the columns image and label are needed (writer is optional); "

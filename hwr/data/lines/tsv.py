@@ -68,7 +68,7 @@ def read_table(path: str | Path) -> Lines:
     path = Path(path)
     rows = _rows(path)
     header = next(rows, _Row(1, []))
-    columns = [name.strip() for name in header.fields]
+    columns = [name.strip().lower() for name in header.fields]
     if header.problem or not {"image", "text"} <= set(columns):
         raise HwrError(
             f"{path}, line 1: a header with the columns image and text is needed (writer is optional); "
