@@ -46,7 +46,7 @@ class SplitDataModule(LightningDataModule):
         self.workers = 0
         self.draw: Draw | None = None
         self.mixed: Dataset[Any] | None = None
-        self._training: LateLoader | None = None
+        self._training: Order | None = None
         self._resumed: dict[str, Any] | None = None
 
     @abstractmethod
@@ -69,17 +69,16 @@ class SplitDataModule(LightningDataModule):
         workers = self.workers if name == "train" else 0
         settings: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
         part = HandsErrorsOver(part) if workers else part
-        loader = LateLoader(part, batch_size=None, sampler=order, generator=torch.Generator(), **settings)
         if name == "train":
-            self._training, order.resumed = loader, self._resumed
-        return loader
+            self._training, order.resumed = order, self._resumed
+        return LateLoader(part, batch_size=None, sampler=order, generator=torch.Generator(), **settings)
 
     def state_dict(self) -> dict[str, Any]:
         """How far the epoch of training is; Lightning puts it into checkpoints.
 
         (It would also keep the state of loaders, but where a schedule asks for the number of steps it never loads it.)
         """
-        return {} if self._training is None else self._training.sampler.state(self._training.read)
+        return {} if self._training is None else self._training.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lets training go on in the middle of an epoch; called before there are loaders."""
@@ -110,18 +109,14 @@ class LateLoader(DataLoader[Any]):
     """Starts, and its workers with it, when the first batch is asked for; counts the batches that it hands out.
 
     In a resumed run Lightning opens a loader before it tells the order which epoch it is.
-
-    Attributes:
-        read: Batches of the epoch so far, those before a run was resumed included.
     """
 
     sampler: Order
-    read = 0
 
     def __iter__(self) -> Any:
-        self.read = self.sampler.skipped()
+        self.sampler.read = self.sampler.skipped()
         for batch in super().__iter__():
-            self.read += 1
+            self.sampler.read += 1
             yield batch
 
 

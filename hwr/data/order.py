@@ -19,12 +19,14 @@ class Order(Sampler[Sequence[int]]):
         seed: Of the order.
         world: Number of processes.
         epoch: Which epoch; in training each has an order of its own, a function of its number.
+        read: Batches of the epoch that were handed out so far, those before a run was resumed included.
         resumed: The :meth:`state` of a run that goes on: its epoch begins with the first batch that was not read.
     """
 
     seed: int
     world: int
     epoch = 0
+    read = 0
     resumed: Mapping[str, Any] | None = None
 
     def set_epoch(self, epoch: int) -> None:
@@ -46,9 +48,9 @@ class Order(Sampler[Sequence[int]]):
         """What the batches of an epoch depend on, by names that users know."""
         return {"seed": self.seed, "processes": self.world, "batches an epoch": len(self)}
 
-    def state(self, read: int) -> dict[str, Any]:
-        """What it takes to go on after so many batches of the epoch, as plain containers."""
-        return {"epoch": self.epoch, "read": read, "facts": self.facts()}
+    def state(self) -> dict[str, Any]:
+        """What it takes to go on after the batches that were read, as plain containers."""
+        return {"epoch": self.epoch, "read": self.read, "facts": self.facts()}
 
     def skipped(self) -> int:
         """How many batches of the epoch were read before.
