@@ -63,7 +63,7 @@ def test_characters_in_shards_are_those_of_the_data_set(
     assert index.classes == list("0123456789")
     assert index.about["counts"] == digits_data.class_counts().tolist()
     for split, part in digits_data.sets.items():
-        blocks = [read_shard(index, shard) for shard in index.of(split)]
+        blocks = [read_shard(shard) for shard in index.of(split)]
         names = [name for block in blocks for name in block.facts["names"]]
         images, labels = (np.concatenate([block.arrays[key] for block in blocks]) for key in ("images", "labels"))
         place = [names.index(name) for name in part.names]
@@ -91,7 +91,7 @@ def test_lines_in_shards_are_those_of_the_data_set(tmp_path: Path) -> None:
     for split, part in data.sets.items():
         found = {}
         for shard in index.of(split):
-            block = read_shard(index, shard)
+            block = read_shard(shard)
             widths, pixels = block.arrays["widths"], block.arrays["pixels"]
             assert shard.width == widths.max()
             starts = np.cumsum(32 * widths) - 32 * widths
@@ -103,7 +103,7 @@ def test_lines_in_shards_are_those_of_the_data_set(tmp_path: Path) -> None:
             text, writer, image = found[name]
             assert (text, writer) == (part.texts[i], part.writers[i])
             assert np.array_equal(image, part.image(i))
-    spans = [read_shard(index, shard).arrays["widths"] for shard in index.of("train")]
+    spans = [read_shard(shard).arrays["widths"] for shard in index.of("train")]
     assert len(spans) > 5
     assert np.mean([span.max() / span.min() for span in spans]) < 1.5  # lines of a shard are about as wide
 
@@ -186,7 +186,7 @@ def test_endless_lines_are_packed_as_the_first_epoch_has_them(tmp_path: Path) ->
     pack(data, tmp_path, 0.02)
     index = read_index(str(tmp_path), "lines")
     assert index.about["preprocess"]["height"] == 32
-    texts = [text for shard in index.of("train") for text in read_shard(index, shard).facts["texts"]]
+    texts = [text for shard in index.of("train") for text in read_shard(shard).facts["texts"]]
     assert sorted(texts) == sorted(data.sets["train"].texts)
     assert json.loads((tmp_path / INDEX).read_text().splitlines()[0])["kind"] == "lines"
 
@@ -198,4 +198,4 @@ def test_the_order_of_training_items_is_mixed(tmp_path: Path) -> None:
     pack(data, tmp_path, 0.1)
     index = read_index(str(tmp_path), "characters")
     for shard in index.of("train"):
-        assert len(set(read_shard(index, shard).arrays["labels"].tolist())) > 7
+        assert len(set(read_shard(shard).arrays["labels"].tolist())) > 7

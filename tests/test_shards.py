@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
-from collections import Counter
-from collections.abc import Callable
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,7 +26,7 @@ from test_pack import lines_data
 from hwr.config import compose
 from hwr.data.shards.datamodules import LineShards, Shards
 from hwr.data.shards.format import INDEX, sealed
-from hwr.data.shards.order import SPREAD, ShardOrder
+from hwr.data.shards.order import AHEAD, SPREAD, ShardOrder
 from hwr.data.shards.stream import HELD
 from hwr.data.shards.writer import pack
 from hwr.errors import HwrError
@@ -242,25 +247,165 @@ def test_lines_that_are_too_narrow_are_left_out_as_from_memory(
     assert len(found) == len(set(found)) == ours["sizes"]["train"]
 
 
-def test_shards_are_read_over_http(packed_digits: Path) -> None:
-    class Quiet(SimpleHTTPRequestHandler):
+@contextmanager
+def served(folder: Path, delay: float = 0.0) -> Iterator[str]:
+    """The address of a folder, each request for a training shard of which takes so many seconds longer."""
+
+    class Slow(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(packed_digits)))
+        def parse_request(self) -> bool:
+            known = super().parse_request()
+            time.sleep(delay if "train-" in self.path else 0)
+            return known
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        far = digits(f"http://127.0.0.1:{server.server_port}/", workers=1)
-        near = digits(packed_digits, workers=1)
-        assert read(far) == read(near)
-        assert torch.equal(far.sets["val"].images, near.sets["val"].images)
-        far.sets["train"].index = near.index.__class__(f"{far.index.path}/nowhere", far.index.about, far.index.shards)
-        with pytest.raises(HwrError, match=r"nowhere/train-.*: cannot be read \(404"):
-            far.sets["train"][[0]]
+        yield f"http://127.0.0.1:{server.server_port}/"
     finally:
         server.shutdown()
         server.server_close()
+
+
+def readers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "reads ahead"]
+
+
+def test_shards_are_read_over_http(packed_digits: Path) -> None:
+    with served(packed_digits) as address:
+        far, near = digits(address, workers=1), digits(packed_digits, workers=1)
+        assert read(far) == read(near)
+        assert torch.equal(far.sets["val"].images, near.sets["val"].images)
+        train = far.sets["train"]
+        train.shards = [replace(shard, file=shard.file.replace("/train", "/nowhere/train")) for shard in train.shards]
+        with pytest.raises(HwrError, match=r"nowhere/train-.*: cannot be read \(404"):
+            train[[0]]
     with pytest.raises(HwrError, match="cannot be read"):
-        digits(f"http://127.0.0.1:{server.server_port}/")
+        digits(address)
+
+
+@pytest.mark.slow
+def test_the_latency_of_a_store_is_hidden(packed_digits: Path) -> None:
+    """Against the same epoch without reading ahead, computing included, at 0.1 s a shard."""
+    seconds: dict[bool, float] = {}
+    step = 0.04
+    with served(packed_digits, delay=0.05) as address:
+        for ahead in (False, True):
+            data = digits(address, batch_size=16)
+            began, computing = time.perf_counter(), 0.0
+            for positions in data.order("train", 0, 1):
+                data.sets["train"][positions if ahead else list(positions)]
+                computing -= time.perf_counter()
+                time.sleep(step)
+                computing += time.perf_counter()
+            seconds[ahead] = time.perf_counter() - began - computing
+    assert seconds[False] > 21 * 0.1
+    assert seconds[True] < 0.4 * seconds[False], seconds
+
+
+def test_reading_ahead_is_bounded_and_leaves_no_thread(packed_digits: Path) -> None:
+    near = digits(packed_digits, batch_size=16)
+    with served(packed_digits, delay=0.02) as address:
+        far = digits(address, batch_size=16)
+        stream, most = far.sets["train"], 0
+        for position, batch in enumerate(far.train_dataloader()):  # noqa: B007  # the last one is looked at below
+            most = max(most, len(stream._held))
+            assert len(readers()) <= 1
+            if position == 30:
+                break
+        assert HELD - AHEAD < most <= HELD
+        for thread in readers():
+            thread.join(5)
+        assert not readers()
+        assert batch.ids.tolist() == list(near.order("train", 0, 1))[30]
+        assert torch.equal(batch.images, near.sets["train"][batch.ids.tolist()].images)
+
+
+def test_what_cannot_be_read_ahead_is_told_where_it_is_needed(copied: Path) -> None:
+    data = digits(copied, batch_size=63)
+    batches = list(data.order("train", 0, 1))
+    stream = data.sets["train"]
+    late = stream.shards[batches[0].soon[-1]]
+    damage(Path(late.file))
+    assert len(stream[batches[0]].labels) == len(batches[0])  # the background has met it by now, or will
+    with pytest.raises(HwrError, match=f"^{late.file}: this shard is damaged .*data.bad_shards=skip$"):
+        deque(map(stream.__getitem__, batches[1:]), 0)
+    for thread in readers():
+        thread.join(5)
+    assert not readers()
+
+
+@pytest.mark.slow
+def test_a_process_ends_while_a_store_keeps_it_waiting(packed_digits: Path) -> None:
+    with served(packed_digits, delay=5.0) as address:
+        code = (
+            "from hwr.data.shards.datamodules import Shards\n"
+            f"data = Shards({address!r}, batch_size=16)\n"
+            "data.setup()\n"
+            "next(iter(data.train_dataloader()))\n"
+            "import time; print(time.time())"
+        )
+        env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run([sys.executable, "-c", code], env=env, text=True, capture_output=True, timeout=120)
+        ended = time.time()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ended - float(done.stdout) < 20  # to read the shards that were begun would take 40
+
+
+# Several folders
+
+
+def test_folders_packed_side_by_side_are_read_as_one(packed_digits: Path, tmp_path: Path, caplog) -> None:
+    parts = []
+    for number in range(2):
+        data = datamodule(compose())
+        for name, part in data.sets.items():
+            data.sets[name] = part.subset(np.arange(number, len(part), 2))
+        parts.append(str(tmp_path / f"part{number}"))
+        pack(data, Path(parts[-1]), 0.05)
+    joined, whole = Shards(parts, batch_size=50), digits(packed_digits)
+    joined.setup()
+    assert not caplog.messages
+    assert joined.classes == whole.classes
+    assert torch.equal(joined.class_counts(), whole.class_counts())
+    for name in ("val", "test"):
+        assert sorted(joined.sets[name].names) == sorted(whole.sets[name].names)
+    images: list[list[tuple[bytes, int]]] = []
+    for data in (joined, whole):
+        pairs = ((b.images[i], b.labels[i]) for b in data.train_dataloader() for i in range(len(b.ids)))
+        images.append(sorted((image.numpy().tobytes(), int(label)) for image, label in pairs))
+    assert len(images[0]) == 1294
+    assert images[0] == images[1]
+
+
+def test_folders_of_lines_join_their_characters_and_what_is_lost(packed_lines: Path, tmp_path: Path, caplog) -> None:
+    data = lines_data(tmp_path / "lines")
+    data.sets["train"].texts[:] = [text.replace("ligne", "LIGNE") for text in data.sets["train"].texts]
+    pack(data, tmp_path / "capitals", 0.1)
+    caplog.clear()
+    joined = LineShards([str(packed_lines), str(tmp_path / "capitals")])
+    joined.setup()
+    assert {"l", "L"} <= set(joined.classes)
+    assert [len(joined.sets[name]) for name in ("train", "val", "test")] == [120, 14, 16]
+    assert len(joined.sets["val"].lost) == 2
+    assert sum("7 names occur more than once in data.path, first " in message for message in caplog.messages) == 1
+    hold = f"{packed_lines}/val-000000.tar and {tmp_path}/capitals/val-000000.tar hold the same 7 items, which count"
+    assert sum(hold in message for message in caplog.messages) == 1
+
+
+def test_folders_that_do_not_belong_together_are_told(packed_digits: Path, packed_lines: Path, tmp_path: Path) -> None:
+    for name, overrides, says in (
+        ("size", ["data.preprocess.size=32"], "preprocess.size=28 and preprocess.size=32"),
+        ("few", ["data.only=[1,2,3]"], "classes=0 1 2 3 4 5 6 7 8 9 and classes=1 2 3"),
+    ):
+        pack(datamodule(compose(overrides=overrides)), tmp_path / name, 0.5)
+        with pytest.raises(HwrError, match=f"{packed_digits} and {tmp_path / name} do not belong together.*{says}"):
+            Shards([str(packed_digits), str(tmp_path / name)])
+    with pytest.raises(HwrError, match="shards of lines, not of characters"):
+        Shards([str(packed_digits), str(packed_lines)])
+    with pytest.raises(HwrError, match=r"data.path=\[\]: name one folder at least"):
+        Shards([])
 
 
 # Figures

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ from hwr.data.batches import CharacterSet
 from hwr.data.lines.base import LineDataModule, tell_lost
 from hwr.data.lines.batches import LineSet
 from hwr.data.lines.items import Lines, Rejected
+from hwr.data.module import SplitDataModule
 from hwr.data.order import Order
 from hwr.data.shards.format import Index, Shard, read_index, read_shard, remote
 from hwr.data.shards.order import ShardOrder
-from hwr.data.shards.stream import MEND, CharacterStream, LineStream, whole_characters, whole_lines
+from hwr.data.shards.stream import MEND, CharacterStream, LineStream, Stream, whole_characters, whole_lines
 from hwr.errors import HwrError
 from hwr.line_preprocess import LinePreprocess
 from hwr.networks.base import LineNetwork
@@ -31,38 +34,79 @@ log = logging.getLogger(__name__)
 WHOLE = "shards are read as they are; pack what is to be trained on"
 
 
-class Shards(CharacterDataModule):
-    """Characters in shards, with the splits, classes and preparation that they were packed with.
+class Streamed(SplitDataModule):
+    """What characters and lines in shards share.
 
     Args:
-        path: A folder, or an address that fsspec understands (``s3://``, ``gs://``, ``https://`` ...).
+        path: A folder, or an address that fsspec understands (``s3://``, ``gs://``, ``https://`` ...); or a list of
+            them, packed side by side with the same settings.
         preprocess: Settings that the shards must have been prepared with; ``mean`` and ``std`` may differ.
         workers: Processes that read training shards for each training process; 0: it reads them itself.
         bad_shards: What to do with a training shard that is damaged or missing: ``error``, or ``skip`` it.
-        kwargs: See :class:`CharacterDataModule`.
+        kwargs: Of :class:`CharacterDataModule` or :class:`LineDataModule`.
+
+    Attributes:
+        kind: What is in the shards: ``characters`` or ``lines``.
+        preparation: What ``preprocess`` are the settings of.
     """
 
+    kind: str
+    preparation: type[CharacterPreprocess | LinePreprocess]
+    preprocess: Any
     streamed = True
 
     def __init__(
         self,
-        path: str,
+        path: str | Sequence[str],
         preprocess: Mapping[str, Any] | None = None,
         workers: int = 0,
         bad_shards: str = "error",
         **kwargs: Any,
     ) -> None:
-        self.index, self.bad_shards = read_index(path, "characters"), bad_shards
-        wanted = CharacterPreprocess.from_dict({**self.index.about["preprocess"], **(preprocess or {})})
-        super().__init__(preprocess=wanted, split=_nothing, **kwargs)
+        self.index, self.bad_shards = read_index(path, self.kind), bad_shards
+        wanted = self.preparation.from_dict({**self.index.about["preprocess"], **(preprocess or {})})
+        settings: dict[str, Any] = {"preprocess": wanted, "split": _nothing, **kwargs}
+        super().__init__(**settings)
         check_settings(workers, bad_shards)
-        self.workers = workers
+        self.workers, self.several = workers, not isinstance(path, str)
 
-    def load(self) -> tuple[dict[str, CharacterSet], Sequence[str]]:
+    def joined(self, train: Stream, whole: Callable[[Index, str], Any]) -> dict[str, Any]:
         """Training as a stream, validation and test in memory."""
         check_prepared(self.index, self.preprocess)
-        sets: dict[str, Any] = {name: whole_characters(self.index, name) for name in ("val", "test")}
-        return {"train": CharacterStream(self.index, usable(self.index, self.bad_shards)), **sets}, self.index.classes
+        sets = {name: whole(self.index, name) for name in ("val", "test")}
+        if self.several:
+            tell_twice(self.index, {name: part.names for name, part in sets.items()})
+        return {"train": train, **sets}
+
+    def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
+        """Refuses to."""
+        raise HwrError(WHOLE)
+
+    def train_order(self, rank: int, world: int) -> ShardOrder:
+        """The order of training items; see :class:`ShardOrder`."""
+        train: Any = self.sets["train"]
+        if len(train) < world:
+            raise HwrError(f"{world} devices cannot share {len(train)} training items; use fewer devices")
+        counts, widths = train.counts(), train.widths
+        return ShardOrder(train.positions, counts, widths, self.most, self.seed, rank, world, self.workers)
+
+    @abstractmethod
+    def most(self, width: int) -> int:
+        """Items of a training batch at most, for items as wide as this."""
+
+
+class Shards(Streamed, CharacterDataModule):
+    """Characters in shards, with the splits, classes and preparation that they were packed with.
+
+    Args: See :class:`Streamed`.
+    """
+
+    kind, preparation = "characters", CharacterPreprocess
+
+    def load(self) -> tuple[dict[str, CharacterSet], Sequence[str]]:
+        """Opens the shards."""
+        train = CharacterStream(self.index, usable(self.index, self.bad_shards))
+        return self.joined(train, whole_characters), self.index.classes
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the shards once."""
@@ -70,9 +114,13 @@ class Shards(CharacterDataModule):
             self.sets, classes = self.load()
             self.classes = tuple(classes)
 
-    def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
-        """Refuses to."""
-        raise HwrError(WHOLE)
+    def most(self, width: int) -> int:
+        """See :meth:`Streamed.most`."""
+        return self.batch_size
+
+    def order(self, name: str, rank: int, world: int) -> Order:
+        """See :meth:`SplitDataModule.order`."""
+        return self.train_order(rank, world) if name == "train" else super().order(name, rank, world)
 
     def as_classes(self, classes: Sequence[str]) -> None:
         """See :meth:`CharacterDataModule.as_classes`."""
@@ -90,49 +138,30 @@ class Shards(CharacterDataModule):
         counts[train.number] = torch.tensor(self.index.about["counts"])
         return counts
 
-    def order(self, name: str, rank: int, world: int) -> Order:
-        """See :meth:`SplitDataModule.order`."""
-        if name != "train":
-            return super().order(name, rank, world)
-        return shard_order(self.sets[name], lambda width: self.batch_size, self.seed, rank, world, self.workers)
 
-
-class LineShards(LineDataModule):
+class LineShards(Streamed, LineDataModule):
     """Lines in shards, with the splits and preparation that they were packed with.
 
-    Args:
-        path: See :class:`Shards`.
-        preprocess: Settings that the shards must have been prepared with.
-        workers: See :class:`Shards`.
-        bad_shards: See :class:`Shards`.
-        kwargs: See :class:`LineDataModule`.
+    Args: See :class:`Streamed`.
     """
 
-    streamed = True
-
-    def __init__(
-        self,
-        path: str,
-        preprocess: Mapping[str, Any] | None = None,
-        workers: int = 0,
-        bad_shards: str = "error",
-        **kwargs: Any,
-    ) -> None:
-        self.index, self.bad_shards = read_index(path, "lines"), bad_shards
-        wanted = LinePreprocess.from_dict({**self.index.about["preprocess"], **(preprocess or {})})
-        super().__init__(preprocess=wanted, split=_nothing, **kwargs)
-        check_settings(workers, bad_shards)
-        self.workers = workers
+    kind, preparation = "lines", LinePreprocess
 
     def read(self) -> dict[str, Lines]:
         """Nothing: lines are read from shards."""
         return {}
 
     def load(self) -> dict[str, LineSet]:
-        """Training as a stream, validation and test in memory."""
-        check_prepared(self.index, self.preprocess)
-        sets: dict[str, Any] = {name: whole_lines(self.index, name) for name in ("val", "test")}
-        return {"train": LineStream(self.index, usable(self.index, self.bad_shards)), **sets}
+        """Opens the shards."""
+        return self.joined(LineStream(self.index, usable(self.index, self.bad_shards)), whole_lines)
+
+    def most(self, width: int) -> int:
+        """See :meth:`Streamed.most`."""
+        return self.columns // getattr(self.augment, "views", 1) // width
+
+    def order(self, name: str, rank: int, world: int) -> Order:
+        """See :meth:`SplitDataModule.order`."""
+        return self.train_order(rank, world) if name == "train" else super().order(name, rank, world)
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the shards once, and chooses the charset."""
@@ -149,10 +178,6 @@ class LineShards(LineDataModule):
             )
         self.as_classes(self.classes)
 
-    def restrict(self, positions: Sequence[int] | np.ndarray) -> None:
-        """Refuses to."""
-        raise HwrError(WHOLE)
-
     def check_feasible(self, network: LineNetwork) -> None:
         """See :meth:`LineDataModule.check_feasible`; of training, only shards with such lines are read."""
         train: Any = self.sets.pop("train")
@@ -167,13 +192,6 @@ class LineShards(LineDataModule):
             raise HwrError(f"none of {len(lost)} training lines can be used; the first: {lost[0]}")
         tell_lost("train", lost)
 
-    def order(self, name: str, rank: int, world: int) -> Order:
-        """See :meth:`SplitDataModule.order`."""
-        if name != "train":
-            return super().order(name, rank, world)
-        columns = self.columns // getattr(self.augment, "views", 1)
-        return shard_order(self.sets[name], lambda width: columns // width, self.seed, rank, world, self.workers)
-
 
 def usable(index: Index, bad_shards: str) -> list[Shard]:
     """The training shards, without bad ones if these are to be skipped: then all are read and checked first.
@@ -186,8 +204,8 @@ def usable(index: Index, bad_shards: str) -> list[Shard]:
     shards = index.of("train")
     suspects = shards
     if bad_shards == "error":
-        suspects = [] if remote(index.path) else [s for s in shards if _size(Path(index.path, s.file)) != s.bytes]
-    found = zip(suspects, in_threads(lambda shard: read_shard(index, shard).json, suspects), strict=True)
+        suspects = [s for s in shards if not remote(s.file) and _size(Path(s.file)) != s.bytes]
+    found = zip(suspects, in_threads(lambda shard: read_shard(shard).json, suspects), strict=True)
     bad = {shard.file: problem for shard, problem in found if isinstance(problem, HwrError)}
     if bad and bad_shards == "error":
         raise HwrError(f"{next(iter(bad.values()))}; {MEND}, or train without it: data.bad_shards=skip")
@@ -218,11 +236,18 @@ def check_prepared(index: Index, wanted: CharacterPreprocess | LinePreprocess) -
             )
 
 
-def shard_order(train: Any, size: Callable[[int], int], seed: int, rank: int, world: int, workers: int) -> ShardOrder:
-    """The order of training items; see :class:`ShardOrder`."""
-    if len(train) < world:
-        raise HwrError(f"{world} devices cannot share {len(train)} training items; use fewer devices")
-    return ShardOrder(train.positions, train.counts(), train.widths, size, seed, rank, world, workers)
+def tell_twice(index: Index, names: Mapping[str, Sequence[str]]) -> None:
+    """Says which items of validation and test, and which whole shards, are there twice.
+
+    The names of training items lie in the shards, which are not read for this.
+    """
+    for split, found in names.items():
+        if twice := [name for name, count in Counter(found).items() if count > 1]:
+            log.warning("%s: %d names occur more than once in data.path, first %s", split, len(twice), twice[0])
+    files: dict[str, str] = {}
+    for shard in index.shards:
+        if (first := files.setdefault(shard.sha256, shard.file)) != shard.file:
+            log.warning("%s and %s hold the same %d items, which count twice", first, shard.file, shard.items)
 
 
 def _size(path: Path) -> int:

@@ -15,8 +15,8 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Shard:
     """One shard as the index describes it.
 
     Attributes:
-        file: Its name.
+        file: Its name in the index; its address once the index is read.
         split: Whose items it holds.
         items: How many.
         bytes: Size of the file.
@@ -88,7 +88,7 @@ class Index:
     """What lies in a folder of shards.
 
     Attributes:
-        path: The folder, or its address in an object store.
+        path: The folder, or its address in an object store; of several, with commas between them.
         about: The first line: ``kind`` (characters or lines), ``preprocess``, ``classes`` (of lines: the characters
             of the training transcripts), of characters ``counts`` of the training items of each class, of lines the
             ``lost`` ones of each split.
@@ -153,16 +153,54 @@ def sealed(lines: Iterable[str]) -> str:
     return text + json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest()}) + "\n"
 
 
-def read_index(path: str, kind: str) -> Index:
-    """Reads the index of a folder of shards.
+def read_index(path: str | Sequence[str], kind: str) -> Index:
+    """Reads the index of a folder of shards, or joins those of several.
 
     Args:
-        path: The folder, or an address that fsspec understands (``s3://``, ``gs://``, ``https://`` ...).
+        path: The folder, or an address that fsspec understands (``s3://``, ``gs://``, ``https://`` ...), or a list.
         kind: What is wanted: ``characters`` or ``lines``.
 
     Raises:
-        HwrError: If there is none, it is of another version or kind, or damaged.
+        HwrError: If there is none, it is of another version or kind, or damaged, or several do not belong together.
     """
+    if isinstance(path, str):
+        return _read_index(path, kind)
+    if not path:
+        raise HwrError("data.path=[]: name one folder at least")
+    return _joined([_read_index(one, kind) for one in path])
+
+
+def _joined(parts: Sequence[Index]) -> Index:
+    """One index of all shards."""
+    first = parts[0].about
+    for part in parts[1:]:
+        for what, one, other in _settings(first, part.about):
+            if one != other:
+                raise HwrError(
+                    f"data.path: {parts[0].path} and {part.path} do not belong together: packed with {what}={one} and "
+                    f"{what}={other}; pack both with the same settings"
+                )
+    abouts = [part.about for part in parts]
+    if first["kind"] == "characters":
+        joined = {"counts": np.sum([about["counts"] for about in abouts], axis=0).tolist()}
+    else:
+        joined = {
+            "classes": sorted({character for about in abouts for character in about["classes"]}),
+            "lost": {name: [line for about in abouts for line in about["lost"][name]] for name in first["lost"]},
+        }
+    shards = [shard for part in parts for shard in part.shards]
+    return Index(", ".join(part.path for part in parts), {**first, **joined}, shards)
+
+
+def _settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The settings of two data sets that must be the same: their names and values."""
+    names = dict.fromkeys([*one["preprocess"], *other["preprocess"]])
+    yield from ((f"preprocess.{name}", one["preprocess"].get(name), other["preprocess"].get(name)) for name in names)
+    if one["kind"] == "characters":  # of lines it is their characters, which are joined
+        yield "classes", " ".join(one["classes"]), " ".join(other["classes"])
+
+
+def _read_index(path: str, kind: str) -> Index:
     path = path.rstrip("/") if remote(path) else str(Path(path).expanduser())
     where = f"{path}/{INDEX}"
     try:
@@ -190,7 +228,8 @@ def read_index(path: str, kind: str) -> Index:
     if about["kind"] != kind:
         other = {"characters": "shards", "lines": "line_shards"}[about["kind"]]
         raise HwrError(f"data.path={path}: shards of {about['kind']}, not of {kind}; read them with data={other}")
-    return Index(path, about, [Shard.read(line) for line in lines[1:-1]])
+    shards = [Shard.read(line) for line in lines[1:-1]]
+    return Index(path, about, [replace(shard, file=f"{path}/{shard.file}") for shard in shards])
 
 
 def remote(path: str) -> bool:
@@ -216,21 +255,20 @@ def fetch(where: str) -> bytes:
         raise HwrError(f"{where}: cannot be read ({reason or type(reason).__name__})") from error
 
 
-def read_shard(index: Index, shard: Shard) -> Block:
-    """Reads and checks a shard.
+def read_shard(shard: Shard) -> Block:
+    """Reads and checks a shard of an index that was read.
 
     Raises:
         HwrError: If it is missing, cannot be read, or is not what the index says.
     """
-    where = f"{index.path}/{shard.file}"
     try:
-        content = fetch(where)
+        content = fetch(shard.file)
     except FileNotFoundError:
-        raise HwrError(f"{where}: this shard is missing") from None
+        raise HwrError(f"{shard.file}: this shard is missing") from None
     if len(content) != shard.bytes:
-        raise HwrError(f"{where}: this shard is damaged ({len(content):,} bytes, {INDEX} says {shard.bytes:,})")
+        raise HwrError(f"{shard.file}: this shard is damaged ({len(content):,} bytes, {INDEX} says {shard.bytes:,})")
     if not intact(shard, content):
-        raise HwrError(f"{where}: this shard is damaged (its SHA-256 is not the one in {INDEX})")
+        raise HwrError(f"{shard.file}: this shard is damaged (its SHA-256 is not the one in {INDEX})")
     return decode(content)
 
 

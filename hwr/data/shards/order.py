@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +12,21 @@ import numpy as np
 from hwr.data.order import Order
 
 LANES = 4  # windows that one reader has open
+AHEAD = LANES + 1  # shards that it may read ahead: windows end together, and each begins where another ended
 SPREAD = 1.15  # how much wider the lines of one group may be, where there are enough of them
 ENOUGH = 4  # batches of a group of shards
+
+
+class Planned(list[int]):
+    """The positions of a batch.
+
+    Attributes:
+        soon: Numbers of the shards that its reader opens next.
+    """
+
+    def __init__(self, positions: Iterable[int], soon: Sequence[int]) -> None:
+        super().__init__(positions)
+        self.soon = soon
 
 
 class Group(NamedTuple):
@@ -150,4 +163,11 @@ class ShardOrder(Order):
             window = queue.popleft()
             items = np.concatenate([self.positions(int(shard)) for shard in window.shards])[window.taken]
             shuffled = np.random.default_rng(window.seed).permutation(items)
-            yield from (part.tolist() for part in np.array_split(shuffled, window.batches))
+            for part in np.array_split(shuffled, window.batches):
+                yield Planned(part.tolist(), _soon(queues[reader]))
+
+
+def _soon(queue: deque[Window]) -> list[int]:
+    """The shards of the windows that come next, without more than may be read ahead."""
+    shards = dict.fromkeys(shard for window in islice(queue, LANES) for shard in window.shards.tolist())
+    return list(shards)[:AHEAD]

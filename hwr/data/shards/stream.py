@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +17,17 @@ from hwr.data.lines.base import infeasible
 from hwr.data.lines.batches import LineBatch, LineSet, collate
 from hwr.data.lines.items import Rejected
 from hwr.data.shards.format import Block, Index, Shard, read_shard
-from hwr.data.shards.order import LANES
+from hwr.data.shards.order import AHEAD, LANES
 from hwr.errors import HwrError
 from hwr.networks.base import LineNetwork
 from hwr.text import Charset
 
-HELD = 2 * LANES + 1  # shards in memory: a window of each lane may begin in one and end in the next
+HELD = 2 * LANES + 1 + AHEAD  # shards in memory: a window of each lane may begin in one and end in the next
 MEND = "run the hwr.pack command that wrote it again, or copy it again"
 
 
 class Stream:
-    """Items of shards by position; the shards read last stay in memory.
+    """Items of shards by position; the shards read last stay in memory, and a few are read before they are needed.
 
     Args:
         index: Where the shards are.
@@ -41,7 +44,12 @@ class Stream:
         self.ends = np.cumsum([shard.items for shard in shards])
         self.widths = np.array([shard.width for shard in shards])
         self.gone = np.zeros(0, np.int64)
-        self._held: OrderedDict[int, Block] = OrderedDict()
+        self._held: OrderedDict[int, Future[Block]] = OrderedDict()
+        self._thread: Thread | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker process reads for itself."""
+        return {**self.__dict__, "_held": OrderedDict(), "_thread": None}
 
     def __len__(self) -> int:
         return int(self.ends[-1]) - len(self.gone)
@@ -58,17 +66,53 @@ class Stream:
 
     def block(self, shard: int) -> Block:
         """The items of a shard, read and checked if need be."""
+        found = self._held.pop(shard, None)
+        if found is None or not (found.done() or self._reading()):  # a thread does not live on in a process that forks
+            found = Future()
+            self._read({shard: found})
         try:
-            block = self._held.pop(shard, None) or read_shard(self.index, self.shards[shard])
+            block = found.result()
         except HwrError as error:
             raise HwrError(f"{error}; {MEND}, or train without it: data.bad_shards=skip") from None
-        self._held[shard] = block
-        if len(self._held) > HELD:
-            self._held.popitem(last=False)
+        self._hold({shard: found})
         return block
 
+    def expect(self, shards: Sequence[int]) -> None:
+        """Begins to read shards in a thread, which ends when it is done, or with the process; only one at a time.
+
+        What cannot be read is told when it is needed.
+        """
+        self._hold({shard: self._held[shard] for shard in shards if shard in self._held})
+        new: dict[int, Future[Block]] = {shard: Future() for shard in shards if shard not in self._held}
+        if new and not self._reading():
+            self._hold(new)
+            self._thread = Thread(target=self._read, args=(new,), name="reads ahead", daemon=True)
+            self._thread.start()
+
+    def _reading(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def _read(self, wanted: Mapping[int, Future[Block]]) -> None:
+        for shard, future in wanted.items():
+            try:
+                future.set_result(read_shard(self.shards[shard]))
+            except BaseException as error:  # whatever it is, it is raised where the shard is needed
+                future.set_exception(error)
+
+    def _hold(self, blocks: Mapping[int, Future[Block]]) -> None:
+        """Keeps these longest."""
+        for shard, block in blocks.items():
+            self._held[shard] = block
+            self._held.move_to_end(shard)
+        while len(self._held) > HELD:
+            self._held.popitem(last=False)
+
     def find(self, positions: Sequence[int]) -> Iterator[tuple[np.ndarray, Block, np.ndarray]]:
-        """For each shard that holds some: which of the positions these are, its block, and where they are in it."""
+        """For each shard that holds some: which of the positions these are, its block, and where they are in it.
+
+        The shards that come next are read meanwhile.
+        """
+        self.expect(getattr(positions, "soon", ()))
         wanted = np.asarray(positions)
         numbers = np.searchsorted(self.ends, wanted, side="right")
         for number in np.unique(numbers).tolist():
@@ -189,7 +233,7 @@ _LINE_ARRAYS = {"pixels": np.uint8, "widths": np.int64}
 
 def _blocks(index: Index, split: str) -> list[Block]:
     try:
-        return [read_shard(index, shard) for shard in index.of(split)]
+        return [read_shard(shard) for shard in index.of(split)]
     except HwrError as error:
         raise HwrError(f"{error}; {MEND} (data.bad_shards=skip is for training; an evaluation drops nothing)") from None
 
