@@ -148,6 +148,11 @@ class System(LightningModule):
         for metric in self._running().values():
             metric.reset()
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Tells Lightning that a resumed run is on its way: it would not step a plateau schedule after that epoch."""
+        if self.trainer.fit_loop.restarting:
+            self.trainer.fit_loop.restarting = False
+
     def _running(self) -> dict[str, Metric]:
         """What is averaged over an epoch of training, by name."""
         return {n: m for n, m in self.named_children() if isinstance(m, Metric) and n.startswith("train_")}
