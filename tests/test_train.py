@@ -270,14 +270,19 @@ def test_ctrl_c_says_how_to_go_on(hwr: Run, tmp_path: Path) -> None:
     assert [row["epoch"] for row in rows(resumed)] == [1, 2, 3, 4, 5]
 
 
-def test_resume_in_process_keeps_history_and_best(tmp_path: Path) -> None:
+STILL = ["scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-6", "scheduler.min_lr=1e-9"]  # falls each epoch
+
+
+@pytest.mark.parametrize("schedule", [["scheduler=onecycle"], STILL])
+def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path: Path) -> None:
     """The last two epochs of three, from the checkpoint of the first, are as they were."""
-    whole = train(tmp_path / "whole", "trainer.max_epochs=3", "callbacks.periodic.every_n_epochs=1")
+    settings = ["trainer.max_epochs=3", *schedule]
+    whole = train(tmp_path / "whole", *settings, "callbacks.periodic.every_n_epochs=1")
     first = min(whole.run_dir.glob("checkpoints/epoch*.ckpt"))
     shutil.copytree(tmp_path / "whole", tmp_path / "part")
     shutil.rmtree(tmp_path / "part/bundle")
     shutil.copy(first, tmp_path / "part/checkpoints/last.ckpt")
-    resumed = train(tmp_path / "part", "trainer.max_epochs=3", "ckpt_path=last")
+    resumed = train(tmp_path / "part", *settings, "ckpt_path=last")
     assert rows(whole.run_dir) == rows(resumed.run_dir)
     assert same(weights(whole.run_dir), weights(resumed.run_dir))
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from hwr.bundle import Bundle
@@ -148,10 +149,25 @@ class System(LightningModule):
         for metric in self._running().values():
             metric.reset()
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Tells Lightning that a resumed run is on its way: it would not step a plateau schedule after that epoch."""
-        if self.trainer.fit_loop.restarting:
-            self.trainer.fit_loop.restarting = False
+    def on_train_epoch_end(self) -> None:
+        """Steps a plateau schedule, so that the checkpoints of this epoch know of it; Lightning would do it after them.
+
+        Raises:
+            HwrError: If validation does not log what the schedule watches.
+        """
+        seen = self.trainer.callback_metrics
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in seen:
+                config.scheduler.step(seen[config.monitor])
+            elif config.reduce_on_plateau and any(name.startswith("val/") for name in seen):
+                raise HwrError(
+                    f"scheduler.monitor={config.monitor} is not logged; take one of: {', '.join(sorted(seen))}"
+                )
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Called by Lightning after steps and epochs; a plateau schedule has been stepped by then."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def _running(self) -> dict[str, Metric]:
         """What is averaged over an epoch of training, by name."""
