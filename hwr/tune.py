@@ -131,6 +131,7 @@ def learning_rate(cfg: DictConfig, system: System, data: DataModule) -> float:
         search = Tuner(trainer).lr_find(
             copy.deepcopy(system), datamodule=data, min_lr=LOWEST, max_lr=HIGHEST, num_training=STEPS, update_attr=False
         )
+    data.load_state_dict({})  # Lightning has told it to go on where the trial of a batch size ended
     found = search and search.suggestion()
     if not found:
         raise HwrError("tune.lr: the losses say nothing; set optimizer.lr")

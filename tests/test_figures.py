@@ -140,9 +140,9 @@ def test_confusion_is_in_percent_of_the_true_class_without_the_diagonal() -> Non
 @pytest.mark.parametrize("count", [1, 2, 62, 100, 3755])
 def test_confusion_of_many_classes_is_quick_and_shows_a_single_error(count: int) -> None:
     matrix = np.diag(np.full(count, 60))
-    start = time.perf_counter()
+    start = time.process_time()
     clean = drawn(figures.confusion(matrix, CHINESE[:count]))
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     matrix[count - 1 - count // 4, count // 4] += count > 1
     figure = figures.confusion(matrix, CHINESE[:count])
     lower_left = np.s_[clean.shape[0] // 2 : -100, 150:450]

@@ -181,13 +181,13 @@ def _joined(parts: Sequence[Index]) -> Index:
                     f"{what}={other}; pack both with the same settings"
                 )
     abouts = [part.about for part in parts]
-    if first["kind"] == "characters":
-        joined = {"counts": np.sum([about["counts"] for about in abouts], axis=0).tolist()}
-    else:
+    if first["kind"] == "lines":
         joined = {
             "classes": sorted({character for about in abouts for character in about["classes"]}),
             "lost": {name: [line for about in abouts for line in about["lost"][name]] for name in first["lost"]},
         }
+    else:
+        joined = {"counts": np.sum([about["counts"] for about in abouts], axis=0).tolist()}
     shards = [shard for part in parts for shard in part.shards]
     return Index(", ".join(part.path for part in parts), {**first, **joined}, shards)
 
@@ -196,7 +196,7 @@ def _settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tupl
     """The settings of two data sets that must be the same: their names and values."""
     names = dict.fromkeys([*one["preprocess"], *other["preprocess"]])
     yield from ((f"preprocess.{name}", one["preprocess"].get(name), other["preprocess"].get(name)) for name in names)
-    if one["kind"] == "characters":  # of lines it is their characters, which are joined
+    if one["kind"] != "lines":  # of lines it is their characters, which are joined
         yield "classes", " ".join(one["classes"]), " ".join(other["classes"])
 
 
