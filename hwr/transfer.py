@@ -17,7 +17,7 @@ from hwr.bundle import Bundle
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.errors import HwrError
-from hwr.networks.outputs import OUTPUTS, relatives, with_rows
+from hwr.networks.outputs import OUTPUTS, relatives, spread, with_rows
 from hwr.text import Charset, code_points
 
 log = logging.getLogger(__name__)
@@ -181,7 +181,7 @@ def take(start: Start, network: nn.Module, model: Bundle, mismatch: str) -> Take
     for name in good:
         value = start.weights[name].to(own[name].dtype)
         if not same and _layer(name) in OUTPUTS:
-            value = with_rows(own[name], value, sources, near)
+            value = with_rows(own[name], value, sources, near, spread(start.weights[f"{_layer(name)}.weight"].float()))
             rows[name] = tuple(i for i, source in enumerate(sources) if source is not None)
         state[name] = value
     network.load_state_dict(state)

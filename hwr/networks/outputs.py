@@ -25,25 +25,37 @@ def relatives(old: Sequence[str], new: Sequence[str]) -> dict[int, int | None]:
     return {i: None if name is None else old.index(name) for i, name in found.items()}
 
 
-def with_rows(fresh: Tensor, old: Tensor, sources: Sequence[int | None], relatives: Mapping[int, int | None]) -> Tensor:
+def spread(rows: Tensor) -> float:
+    """The mean distance of the rows (C, ...) of an output from their mean: the larger, the further are logits apart."""
+    return float((rows - rows.mean(0)).flatten(1).norm(dim=1).mean())
+
+
+def with_rows(
+    fresh: Tensor, old: Tensor, sources: Sequence[int | None], relatives: Mapping[int, int | None], above: float
+) -> Tensor:
     """Weights or biases of the outputs for other classes.
 
-    A new character with a relative gets its row with a little noise, one without keeps its fresh row, and both a lower
-    bias. So nothing is read as them before they are learnt: a relative is more probable in every frame, and a trained
-    network has something more probable than a fresh row in every frame.
+    A new character with a relative gets its row with a little noise and a lower bias. One without gets the mean of all
+    rows, with the noise of its fresh one, and a higher bias. So nothing is read as them before they are learnt: a
+    relative is more probable in every frame, and a trained network has something that is further above the mean. (Zero
+    says nothing: all logits of a trained network may be far below it.)
 
     Args:
         fresh: Of the new classes (C, ...), not trained.
         old: Of the old ones.
         sources: For each new class the old index of the same class; None where it is new.
         relatives: See :func:`relatives`; new classes that are not in it stay fresh.
+        above: How far above the mean the bias of a character without a relative is, see :func:`spread`.
     """
     value = fresh.clone()
     for i, source in enumerate(sources):
         if source is not None:
             value[i] = old[source]
     for i, relative in relatives.items():
-        row = fresh[i] if relative is None else old[relative]
-        noise = NOISE * row.square().mean().sqrt() * torch.randn_like(row)
-        value[i] = row + noise if row.ndim else row - LOWER
+        if relative is None:
+            value[i] = old.mean(0) + (fresh[i] if old.ndim > 1 else above)
+        else:
+            row = old[relative]
+            noise = NOISE * row.square().mean().sqrt() * torch.randn_like(row)
+            value[i] = row + noise if row.ndim else row - LOWER
     return value
