@@ -28,6 +28,8 @@ def run(cfg: DictConfig) -> None:
     data, out = datamodule(cfg), Path(cfg.out).expanduser()
     if data.streamed:
         raise HwrError(f"data.path={cfg.data.path}: these are shards already; pack the data that they were made of")
+    if cfg.data.get("turned"):
+        raise HwrError("data.turned=true: shards hold characters as they are; leave it out")
     shards = pack(data, out, cfg.shard_mb, OmegaConf.to_container(cfg.data, resolve=True))
     name = "line_shards" if isinstance(data, LineDataModule) else "shards"
     report(out, shards, ["python", "-m", "hwr.train", f"experiment={cfg.name}", f"data={name}", f"data.path={out}"])

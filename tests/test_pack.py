@@ -170,6 +170,7 @@ def test_what_cannot_be_packed_is_told_in_one_line(digits_data: CharacterDataMod
         (): "out must be given",
         ("out=o", "shard_mb=0"): "shard_mb=0: a number above 0",
         ("out=o", "shard_mb=many"): "shard_mb=many: a number is needed",
+        ("out=o", "data.turned=true"): "data.turned=true: shards hold characters as they are",
         (f"out={tmp_path / 'shards'}",): "holds shards of other data or settings; choose another folder",
         ("out=o", "data=shards", f"data.path={tmp_path / 'shards'}"): "these are shards already",
     }.items():

@@ -67,12 +67,8 @@ def plateau(
     rates = [group["lr"] for group in optimizer.param_groups]
     ends = [min_lr * rate / (max(rates) or 1) for rate in rates]
     scheduler = ReduceLROnPlateau(optimizer, mode, factor, patience, min_lr=ends, eps=0.0)
-    return {
-        "scheduler": scheduler,
-        "interval": "epoch",
-        "monitor": monitor,
-        "strict": False,
-    }  # System tells if it is not there
+    # System steps it, and tells if there is nothing to watch
+    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor, "strict": False}
 
 
 def _factor(optimizer: Optimizer, factor: Callable[[int], float]) -> Config:
