@@ -74,11 +74,12 @@ def line_rows(result: Result) -> list[tuple[str, str, str]]:
 
     assert isinstance(result.system, LineSystem)
     m, writers = result.metrics, len(result.system.error_rate().groups)
+    split = {"val": "validation"}.get(result.datamodule.test_split, result.datamodule.test_split)
     rows = []
     for name in ("cer", "wer"):
         low, high = m.get(f"test/{name}_low"), m.get(f"test/{name}_high")
         note = "no interval from one writer" if low is None else f"95 % interval {low:.2%} to {high:.2%}"
-        rows.append((f"test {name.upper()}", f"{m[f'test/{name}']:.2%}", note))
+        rows.append((f"{split} {name.upper()}", f"{m[f'test/{name}']:.2%}", note))
     facts = f"{m['test/characters']:,.0f} characters" + (f", {writers:,} writers" if writers else "")
     rows.append(("lines", f"{m['test/lines']:,.0f}", facts))
     if m["test/lost"]:

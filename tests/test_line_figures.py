@@ -288,6 +288,9 @@ def test_eval_of_a_run_of_lines(call: Run, run: Path) -> None:
     assert f"{judged['test/cer']:.2%}" in done.stdout
     for words in ("95 % interval", "3 writers", "not readable", "NFC", "ms per line, batch 16", "lines.csv"):
         assert words in done.stdout
+    done = call("eval", f"run={run}", "split=val", "output=judged_val", "accelerator=cpu")
+    assert "validation CER" in done.stdout
+    assert "test CER" not in done.stdout
 
 
 def test_training_prints_a_few_lines_and_what_came_of_it(run: Path) -> None:
