@@ -47,6 +47,7 @@ PATH_KEYS = {
     "data.corrections",
     "data.fonts",
     "data.path",
+    "data.pseudo_labels",
     "data.root",
     "data.text",
     "hydra.run.dir",

@@ -18,6 +18,7 @@ from hwr.data.labels import choose
 from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
+from hwr.data.lines.pseudo import read_pseudo_labels
 from hwr.data.mixing import Draw, JoinedLines, check_share, rarity
 from hwr.data.module import SplitDataModule, Splitter
 from hwr.data.order import Order
@@ -54,6 +55,9 @@ class LineDataModule(SplitDataModule):
         labels: Train on so many lines only, see :mod:`hwr.data.labels`; None means on all.
         labels_seed: Of their draw.
         corrections: A table of right texts for training lines, see :mod:`hwr.data.corrections`.
+        balance: Draw training lines with replacement, those with rare characters oftener.
+        pseudo_labels: A table of lines that a model has read, to train on as well, see :mod:`hwr.data.lines.pseudo`.
+        pseudo_confidence: With which they must have been read.
     """
 
     def __init__(
@@ -71,6 +75,8 @@ class LineDataModule(SplitDataModule):
         labels_seed: int = 0,
         corrections: str | None = None,
         balance: bool = False,
+        pseudo_labels: str | None = None,
+        pseudo_confidence: float = 0.5,
     ) -> None:
         super().__init__(split, augment, seed)
         if isinstance(augment, Augment):
@@ -79,10 +85,15 @@ class LineDataModule(SplitDataModule):
             raise HwrError(f"charset.unknown must be error or skip, not {unknown!r}")
         if min(columns, eval_columns) < 1:
             raise HwrError("data.columns and data.eval_columns must be at least 1")
+        if pseudo_labels is not None and labels is not None:
+            raise HwrError("data.labels and data.pseudo_labels do not go together: give a table of the labelled lines")
+        if not 0 <= pseudo_confidence <= 1:
+            raise HwrError(f"data.pseudo_confidence={pseudo_confidence}: a number between 0 and 1 is needed")
         self.preprocess = preprocess
         self.columns, self.eval_columns, self.unknown = columns, eval_columns, unknown
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.corrections, self.balance = corrections, balance
+        self.pseudo_labels, self.pseudo_confidence = pseudo_labels, pseudo_confidence
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
@@ -99,6 +110,8 @@ class LineDataModule(SplitDataModule):
         for name in ("test", "val"):
             if name not in splits:
                 splits["train"], splits[name] = self._set_apart(name, splits["train"])
+        if self.pseudo_labels is not None:
+            splits["train"].extend(read_pseudo_labels(self.pseudo_labels, self.pseudo_confidence, splits))
         return {name: prepare(lines, self.preprocess, self.cache, name) for name, lines in splits.items()}
 
     def setup(self, stage: str | None = None) -> None:

@@ -66,27 +66,42 @@ def read_table(path: str | Path) -> Lines:
         HwrError: If the table cannot be read, lacks a column, or no row can be used.
     """
     path = Path(path)
-    rows = _rows(path)
-    header = next(rows, _Row(1, []))
-    columns = [name.strip().lower() for name in header.fields]
-    if header.problem or not {"image", "text"} <= set(columns):
-        raise HwrError(
-            f"{path}, line 1: a header with the columns image and text is needed (writer is optional); "
-            f"found: {', '.join(columns)[:80] or header.problem or 'nothing'}"
-        )
     lines = Lines()
-    for row in rows:
-        if not "".join(row.fields).strip() and not row.problem:
-            continue
-        cells = dict(zip(columns, row.fields, strict=False))
-        image, text, writer = (cells.get(name, "").strip() for name in ("image", "text", "writer"))
-        problem = row.problem or _problem(row, columns, image, writer)
+    for number, cells, problem in rows_of(path, ("image", "text")):
+        image, text, writer = (cells.get(name, "") for name in ("image", "text", "writer"))
         if problem:
-            known = text if len(row.fields) == len(columns) else ""
-            lines.reject(image or f"line {row.line}", f"{path}, line {row.line}: {problem}", known, writer or None)
+            lines.reject(image or f"line {number}", f"{path}, line {number}: {problem}", text, writer or None)
         else:
             lines.add(image, text, path.parent / image, writer or None)
     return lines.checked(path)
+
+
+def rows_of(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str], str]]:
+    """Number of the line, cells by column, and what is wrong with its shape, of each row of a table.
+
+    Args:
+        path: ``.tsv`` or ``.csv``.
+        needed: Columns it must have.
+
+    Raises:
+        HwrError: If it cannot be read or lacks a column.
+    """
+    rows = _rows(path)
+    header = next(rows, _Row(1, []))
+    columns = [name.strip().lower() for name in header.fields]
+    if header.problem or not set(needed) <= set(columns):
+        raise HwrError(
+            f"{path}, line 1: a header with the columns {' and '.join(needed)} is needed (writer is optional); "
+            f"found: {', '.join(columns)[:80] or header.problem or 'nothing'}"
+        )
+    for row in rows:
+        if not "".join(row.fields).strip() and not row.problem:
+            continue
+        cells = {name: cell.strip() for name, cell in zip(columns, row.fields, strict=False)}
+        problem = row.problem or _problem(row, columns, cells.get("image", ""), cells.get("writer", ""))
+        if len(row.fields) != len(columns):
+            cells.pop("text", None)  # it may not be whole
+        yield row.line, cells, problem
 
 
 def _problem(row: _Row, columns: list[str], image: str, writer: str) -> str:
