@@ -15,7 +15,7 @@ import pytest
 import torch
 from line_fixtures import line_image, save, write_table
 
-from hwr.data.lines.augment import LineAugment
+from hwr.data.lines.augment import LineAugment, _affine_grid
 from hwr.data.lines.batches import LineSet, WidthOrder, collate
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import Lines
@@ -426,3 +426,9 @@ def test_augmentation_that_makes_no_sense(setting):
     (name,) = setting
     with pytest.raises(HwrError, match=rf"augment\.{name} must be"):
         LineAugment(**setting)
+
+
+def test_the_grid_of_a_warp_is_torchs() -> None:
+    theta = torch.randn(3, 2, 3)
+    theirs = torch.nn.functional.affine_grid(theta, [3, 1, 5, 7], align_corners=False)
+    torch.testing.assert_close(_affine_grid(theta, 5, 7), theirs)

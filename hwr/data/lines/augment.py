@@ -114,7 +114,7 @@ class LineAugment(nn.Module):
         theta[:, 0, 2] = across * (1 - 2 * left / width) - 1
         theta[:, 1, 0], theta[:, 1, 1] = turn, up
         theta[:, 1, 2] = draw(batch).uniform_(-1, 1) * 2 * self.shift / height - turn * middle
-        grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+        grid = _affine_grid(theta, height, width)
         if self.elastic:
             knots = torch.randn(batch, 2, 4, max(4, width // 16), device=images.device)
             field = F.interpolate(knots, (height, width), mode="bilinear", align_corners=True)
@@ -129,6 +129,13 @@ class LineAugment(nn.Module):
         halves = torch.rand(batch, count, 1, device=images.device) * self.mask_width / 2
         hit = ((torch.arange(width, device=images.device) - centres).abs() < halves).any(1)  # (B, W)
         return images.masked_fill(hit[:, None, None], 0)
+
+
+def _affine_grid(theta: Tensor, height: int, width: int) -> Tensor:
+    """Like :func:`torch.nn.functional.affine_grid` for (B, 2, 3), three times as fast on a CPU: (B, H, W, 2)."""
+    x, y = (((2 * torch.arange(n, device=theta.device) + 1) / n - 1) for n in (width, height))
+    rows = theta[..., None, None]
+    return torch.stack([rows[:, i, 0] * x + (rows[:, i, 1] * y[:, None] + rows[:, i, 2]) for i in (0, 1)], 3)
 
 
 def _some(images: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
