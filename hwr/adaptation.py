@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 
 from hwr.bundle import Bundle
 from hwr.data.base import CharacterDataModule
@@ -19,6 +20,8 @@ from hwr.decoding import GreedyDecoder
 from hwr.files import write_text
 from hwr.parts import DataModule
 from hwr.reports import LineReading, error_rate, wilson
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,9 @@ def _shown(score: Score) -> tuple[str, str]:
     return f"{score.error:.2%}", interval
 
 
-def compare(before: Bundle, after: Bundle, data: DataModule, old: DataModule | None, split: str) -> Adaptation:
+def compare(
+    before: Bundle, after: Bundle, data: DataModule, old: DataModule | None, split: str, device: torch.device
+) -> Adaptation:
     """Scores two models with their weights on new and on old data.
 
     Args:
@@ -100,37 +105,43 @@ def compare(before: Bundle, after: Bundle, data: DataModule, old: DataModule | N
         data: What it was adapted to, set up.
         old: What the start was made for, set up, if anybody knows.
         split: To score; of old data ``test`` if it has no such split.
+        device: Where they read.
     """
     parts = {"new": data} if old is None else {"new": data, "old": old}
     scores = []
     for name, part in parts.items():
         for when, model in (("before", before), ("after", after)):
-            scores.append(Score(name, when, *score(model, part, split)))
+            scores.append(Score(name, when, *score(model, part, split, device)))
     return Adaptation(tuple(scores), split, isinstance(data, LineDataModule))
 
 
 @torch.inference_mode()
-def score(model: Bundle, data: DataModule, split: str) -> tuple[float, float | None, float | None]:
+def score(
+    model: Bundle, data: DataModule, split: str, device: torch.device = CPU
+) -> tuple[float, float | None, float | None]:
     """The error of a model on a split, and its interval; classes and characters that the model lacks are errors."""
-    network = model.build().eval()
+    network = model.build().eval().to(device).to(memory_format=torch.channels_last)
     if isinstance(data, CharacterDataModule):
         wrong = 0
         part = data.sets[split]
         for positions in np.array_split(np.arange(len(part)), -(-len(part) // data.eval_batch_size)):
-            batch = data.on_after_batch_transfer(part[positions.tolist()], 0)
-            for label, read in zip(batch.labels.tolist(), network(batch.images).argmax(1).tolist(), strict=True):
+            batch = data.on_after_batch_transfer(move_data_to_device(part[positions.tolist()], device), 0)
+            read_as = network(batch.images.contiguous(memory_format=torch.channels_last)).argmax(1)
+            for label, read in zip(batch.labels.tolist(), read_as.tolist(), strict=True):
                 wrong += data.classes[label] != model.classes[read]
         return wrong / len(part), *wilson(wrong / len(part), len(part))
-    rate = error_rate(_readings(model, network, data, split))
+    rate = error_rate(_readings(model, network, data, split, device))
     return rate.cer, *(rate.interval() or (None, None))
 
 
-def _readings(model: Bundle, network: torch.nn.Module, data: LineDataModule, split: str) -> Iterator[LineReading]:
+def _readings(
+    model: Bundle, network: torch.nn.Module, data: LineDataModule, split: str, device: torch.device
+) -> Iterator[LineReading]:
     part, decode = data.sets[split], GreedyDecoder(model.charset)
     order: Sequence[Sequence[int]] = list(WidthOrder(part.widths, data.eval_columns, False)) if len(part) else []
     for positions in order:
-        batch = data.on_after_batch_transfer(part[positions], 0)
-        logits, frames, _ = network(batch.images, batch.widths)
+        batch = data.on_after_batch_transfer(move_data_to_device(part[positions], device), 0)
+        logits, frames, _ = network(batch.images.contiguous(memory_format=torch.channels_last), batch.widths)
         for i, found in zip(positions, decode(logits.log_softmax(2), frames), strict=True):
             yield LineReading(i, part.names[i], part.writers[i], part.texts[i], found.text, found.confidence)
     for line in part.lost:

@@ -125,7 +125,8 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             about = _provenance(plain, data) | dict(model.about)
             done = replace(model, weights=_on_cpu(system.network.state_dict()), about=about)
             if start is not None and start.model is not None:
-                found = adaptation.compare(start.model, done, data, old, data.test_split if plain["test"] else "val")
+                split, device = data.test_split if plain["test"] else "val", trainer.strategy.root_device
+                found = adaptation.compare(start.model, done, data, old, split, device)
                 found.write(run_dir)
                 metrics |= found.metrics()
             replace(done, metrics=metrics).save(run_dir / "bundle")

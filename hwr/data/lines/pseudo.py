@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def read_pseudo_labels(path: str | Path, confidence: float, splits: Mapping[str,
             unsure += 1
         else:
             image = path.parent / cells["image"]
-            image = image if image.exists() else Path(cells["image"])
+            image = image if os.path.exists(image) else Path(cells["image"])
             found.add(str(image), cells["text"], image)
     items = [item for item in found.items if item.image not in taken]
     known = len(found) - len(items)
