@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> None:
     assert isinstance(data, LineDataModule)  # as the model is of lines
     data.check_feasible(recognizer.network)
     charset = model.charset
-    ngram = CharNGram.train([*data.sets["train"].texts, *more], charset, cfg.order)
+    ngram = CharNGram.train([*data.transcripts, *more], charset, cfg.order)
     lines, lost = outputs(data, recognizer), [line.text for line in data.sets["val"].lost]
 
     weight, bonus = tune(lines, ngram)
@@ -79,7 +79,7 @@ def run(cfg: DictConfig) -> None:
         table.add_row(name, f"{rate.cer:.2%}", f"{rate.wer:.2%}")
     console = Console()
     console.print(table)
-    texts = len(data.sets["train"].texts) + len(more)
+    texts = len(data.transcripts) + len(more)
     console.print(f"order {ngram.order} from {texts:,} texts, weight {weight:g}, bonus {bonus:g}", highlight=False)
     console.print(f"{folder / 'ngram.npz'}", soft_wrap=True, highlight=False, markup=False)
     next_ = f"Next:\n  python -m hwr.predict model={cfg.run} decoder=beam images=YOUR_LINE.png"

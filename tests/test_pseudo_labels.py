@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -93,6 +94,10 @@ def test_what_a_model_reads_teaches_another(call: Run, line_run: Path, tmp_path:
     alone = fit(compose("train", settings, run_dir=tmp_path / "alone"))
     more = f"data.pseudo_labels={tmp_path / 'read' / 'read.csv'}"
     helped = fit(compose("train", [*settings, more], run_dir=tmp_path / "helped"))
-    assert len(helped.datamodule.sets["train"]) > 200
+    train = helped.datamodule.sets["train"]
+    assert len(train) > 200
+    assert len(helped.datamodule.transcripts) == 12  # what an n-gram model learns from
+    sizes = json.loads((tmp_path / "helped" / "splits.json").read_text())["sizes"]
+    assert sizes["pseudo_labels"] == sizes["train"] - 12
     assert alone.metrics["val/cer"] > 0.5
     assert helped.metrics["val/cer"] < 0.2

@@ -94,6 +94,7 @@ class LineDataModule(SplitDataModule):
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.corrections, self.balance = corrections, balance
         self.pseudo_labels, self.pseudo_confidence = pseudo_labels, pseudo_confidence
+        self._guessed: set[str] = set()
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
@@ -111,7 +112,9 @@ class LineDataModule(SplitDataModule):
             if name not in splits:
                 splits["train"], splits[name] = self._set_apart(name, splits["train"])
         if self.pseudo_labels is not None:
-            splits["train"].extend(read_pseudo_labels(self.pseudo_labels, self.pseudo_confidence, splits))
+            guessed = read_pseudo_labels(self.pseudo_labels, self.pseudo_confidence, splits)
+            self._guessed = {item.name for item in guessed.items}
+            splits["train"].extend(guessed)
         return {name: prepare(lines, self.preprocess, self.cache, name) for name, lines in splits.items()}
 
     def setup(self, stage: str | None = None) -> None:
@@ -148,6 +151,14 @@ class LineDataModule(SplitDataModule):
     def classes(self) -> tuple[str, ...]:
         """The characters of the charset, in order."""
         return tuple(self.charset.characters) if self.charset else ()
+
+    @property
+    def transcripts(self) -> list[str]:
+        """What the training lines say, but for those that only a model has read."""
+        train = self.sets["train"]
+        if not self._guessed:
+            return train.texts
+        return [text for name, text in zip(train.names, train.texts, strict=True) if name not in self._guessed]
 
     def as_classes(self, classes: Sequence[str]) -> None:
         """Numbers characters like this charset."""
@@ -205,6 +216,8 @@ class LineDataModule(SplitDataModule):
         """Writes which lines are in validation and test, how many train (if not all: which), what is lost and why."""
         listed = {name: part.names for name, part in self.sets.items() if name != "train" or self.restricted}
         sizes = {name: len(part) for name, part in self.sets.items()}
+        if self._guessed:
+            sizes["pseudo_labels"] = sizes["train"] - len(self.transcripts)  # among those of train
         rejected = {name: [str(line) for line in part.lost] for name, part in self.sets.items() if part.lost}
         write_json(path, {"sizes": sizes, "rejected": rejected, **listed})
 
