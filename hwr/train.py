@@ -52,6 +52,13 @@ def report(result: Result) -> None:
     table.add_row(
         "training", f"{m['train_seconds']:.1f} s", f"{m['parameters']:,.0f} parameters, {result.trainer.precision}"
     )
+    stopper = result.trainer.early_stopping_callback
+    if early := stopper is not None and m["epochs"] < (result.trainer.max_epochs or 0):
+        enough = stopper.wait_count >= stopper.patience
+        why = f"no better for {stopper.wait_count} epochs" if enough else "no longer finite"
+        table.add_row(
+            "stopped early", f"{m['epochs']:.0f} epochs", f"of {result.trainer.max_epochs}: {stopper.monitor} was {why}"
+        )
     table.add_row("peak memory", f"{m['peak_memory_gb']:.2f} GB", "")
     console = Console()
     console.print(f"{result.run_dir}", soft_wrap=True, highlight=False, markup=False)
@@ -60,7 +67,9 @@ def report(result: Result) -> None:
     if lines:
         console.print(PROFILE, soft_wrap=True, highlight=False)
     console.print("Next:", style="bold")
+    again = f"the same command with run_dir={result.run_dir} ckpt_path=last callbacks.early_stopping=null goes on"
     for text in (
+        *([again] if early else []),
         f"tensorboard --logdir {result.run_dir}",
         f"python -m hwr.eval run={result.run_dir}",
         f"python -m hwr.predict model={result.run_dir} images=YOUR_{'LINE' if lines else 'IMAGE'}.png",

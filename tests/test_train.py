@@ -287,6 +287,22 @@ def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path:
     assert same(weights(whole.run_dir), weights(resumed.run_dir))
 
 
+def test_a_run_that_stopped_early_says_so_and_goes_on(call: Run) -> None:
+    settings = ["experiment=digits_cnn", "run_dir=run", "optimizer.lr=0", "trainer.max_epochs=4", "test=false"]
+    settings += ["callbacks.early_stopping.patience=1", "callbacks.ema=null", "trainer.accelerator=cpu"]
+    done = call("train", *settings)
+    assert done.returncode == 0, done.stderr
+    assert "stopped early" in done.stdout
+    assert "no better for 1 epochs" in done.stdout
+    stopped = len(rows(Path("run")))
+    assert stopped < 4
+    assert "the same command with run_dir=run ckpt_path=last callbacks.early_stopping=null" in done.stdout
+    done = call("train", *settings[:5], "ckpt_path=last", "callbacks.early_stopping=null", *settings[6:])
+    assert done.returncode == 0, done.stderr
+    assert "stopped early" not in done.stdout
+    assert [row["epoch"] for row in rows(Path("run"))] == [1, 2, 3, 4]
+
+
 def test_the_system_cannot_be_resumed_with_other_classes(tmp_path: Path) -> None:
     train(tmp_path / "run", "trainer.max_epochs=1", "+trainer.limit_train_batches=1")
     checkpoint = tmp_path / "run/checkpoints/last.ckpt"
