@@ -86,6 +86,7 @@ def test_what_a_model_reads_teaches_another(call: Run, line_run: Path, tmp_path:
     own, new = tmp_path / "own", tmp_path / "new"
     write_split(own, "train", texts(12, 7), 7000)
     write_split(own, "val", texts(30, 8), 8000)
+    write_split(own, "test", texts(10, 6), 6000)
     write_split(new, "train", texts(220, 9), 9000)
     (new / "train.tsv").unlink()
     done = call("predict", f"model='{line_run}'", "images=new", "format=csv", "output=read/read.csv")
