@@ -1,7 +1,7 @@
 """``python -m benchmarks.pseudo_labels DATA [LABELS] [key=value ...]``: what lines without transcripts are worth.
 
 The shipped ``copiste`` learns LABELS lines of the table ``train.tsv`` in DATA, reads the other training lines as if
-nobody had transcribed them, and learns anew from both; as often as ROUNDS says. Validation error after each step.
+nobody had transcribed them, and learns anew from both. Validation error after each step.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import numpy as np
 
 from benchmarks.common import fit, machine
 from hwr.data.labels import choose
-
-ROUNDS = 2
 
 
 def take_apart(data: Path, folder: Path, labels: int) -> None:
@@ -48,7 +46,7 @@ def main() -> None:
     with TemporaryDirectory(prefix="hwr-pseudo-") as name:
         folder, more = Path(name), list[str]()
         take_apart(data, folder, labels)
-        for step in range(ROUNDS + 1):
+        for step in ("teacher", "student"):
             start = perf_counter()
             done = fit(
                 "experiment=finetune_hand", "init_from=copiste", f"data.path={folder}", "test=false", *more, *overrides
@@ -59,8 +57,8 @@ def main() -> None:
                 f"(start: CER {done.metrics['new/before']:.2%}), {perf_counter() - start:.0f} s",
                 flush=True,
             )
-            table = folder / f"read{step}.csv"
-            if step < ROUNDS:
+            table = folder / "read.csv"
+            if step == "teacher":
                 read = [f"model={done.run_dir}", f"images={folder / 'others'}", "format=csv", f"output={table}"]
                 subprocess.run([sys.executable, "-m", "hwr.predict", *read], check=True)
             more = [f"data.pseudo_labels={table}"]
