@@ -51,7 +51,8 @@ def main() -> None:
             done = fit(
                 "experiment=finetune_hand", "init_from=copiste", f"data.path={folder}", "test=false", *more, *overrides
             )
-            what = f"and {len(done.datamodule.sets['train']) - labels:,} lines as read" if more else "alone"
+            lines = done.datamodule
+            what = f"and {len(lines.sets['train']) - len(lines.transcripts):,} lines as read" if more else "alone"
             print(
                 f"{labels} labels {what}: CER {done.metrics['val/cer']:.2%}, WER {done.metrics['val/wer']:.2%} "
                 f"(start: CER {done.metrics['new/before']:.2%}), {perf_counter() - start:.0f} s",
