@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from hwr.data.corrections import correct_lines
 from hwr.data.labels import choose
 from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
-from hwr.data.lines.items import LineItem, Lines, Rejected, right_to_left
+from hwr.data.lines.groups import groups_of
+from hwr.data.lines.items import Lines, Rejected, right_to_left
 from hwr.data.lines.pseudo import read_pseudo_labels
 from hwr.data.mixing import Draw, JoinedLines, check_share, rarity
 from hwr.data.module import SplitDataModule, Splitter
@@ -256,7 +257,7 @@ class LineDataModule(SplitDataModule):
 
     def _set_apart(self, name: str, lines: Lines) -> tuple[Lines, Lines]:
         """The lines that stay, and those of a new split."""
-        groups = _groups(lines.items, name)
+        groups = groups_of(lines.items, name)
         try:
             chosen = set(self.split(np.zeros(len(lines), int), groups).tolist())
         except HwrError as error:
@@ -323,43 +324,3 @@ def tell_lost(name: str, lost: Sequence[Rejected]) -> None:
         fate = "left out of training" if name == "train" else "count as wrong from end to end"
         more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
         log.warning("%s: lines %s: %d: %s%s", name, fate, len(lost), "; ".join(map(str, lost[:3])), more)
-
-
-def _groups(items: Sequence[LineItem], name: str) -> np.ndarray | None:
-    """For each line the number of its group, whose lines stay together; None if every line stands alone.
-
-    Lines belong together that share an image or a writer; where some writers are not known, also those of one text.
-    """
-    writers = {item.writer for item in items}
-    kinds = [("writer", "text") if None in writers else ("writer",), ("text",), ()]
-    for kind in kinds if writers != {None} else kinds[1:]:
-        groups = _joined(
-            [
-                [("image", item.image)]
-                + [("writer", item.writer)] * ("writer" in kind and item.writer is not None)
-                + [("text", item.text_id)] * ("text" in kind and item.text_id is not None)
-                for item in items
-            ]
-        )
-        if len(set(groups)) > 1:
-            break
-    if writers != {None} and "writer" not in kind:
-        log.warning("%s: too few writers to set some apart, so it shares writers with training", name)
-    return np.array(groups) if len(set(groups)) < len(items) else None
-
-
-def _joined(keys: Sequence[Sequence[Hashable]]) -> list[int]:
-    """Numbers of the connected groups of lines, where lines with a key in common are connected (union-find)."""
-    parent: dict[Hashable, Hashable] = {}
-
-    def root(key: Hashable) -> Hashable:
-        while parent.setdefault(key, key) != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
-        return key
-
-    for first, *others in keys:
-        for other in others:
-            parent[root(first)] = root(other)
-    numbers: dict[Hashable, int] = {}
-    return [numbers.setdefault(root(line[0]), len(numbers)) for line in keys]
