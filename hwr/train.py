@@ -53,7 +53,8 @@ def report(result: Result) -> None:
         "training", f"{m['train_seconds']:.1f} s", f"{m['parameters']:,.0f} parameters, {result.trainer.precision}"
     )
     stopper = result.trainer.early_stopping_callback
-    if early := stopper is not None and m["epochs"] < (result.trainer.max_epochs or 0):
+    ended = m["epochs"] >= (result.trainer.max_epochs or 0)
+    if early := stopper is not None and stopper.stopped_epoch > 0 and not ended:  # not by max_time or max_steps
         enough = stopper.wait_count >= stopper.patience
         why = f"no better for {stopper.wait_count} epochs" if enough else "no longer finite"
         table.add_row(
