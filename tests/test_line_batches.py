@@ -15,7 +15,7 @@ import pytest
 import torch
 from line_fixtures import line_image, save, write_table
 
-from hwr.data.lines.augment import LineAugment, _affine_grid
+from hwr.data.lines.augment import LineAugment, _affine_grid, _highest, _upsampled
 from hwr.data.lines.batches import LineSet, WidthOrder, collate
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.items import Lines
@@ -429,6 +429,14 @@ def test_augmentation_that_makes_no_sense(setting):
 
 
 def test_the_grid_of_a_warp_is_torchs() -> None:
-    theta = torch.randn(3, 2, 3)
+    theta, knots = torch.randn(3, 2, 3), torch.randn(3, 2, 4, 5)
     theirs = torch.nn.functional.affine_grid(theta, [3, 1, 5, 7], align_corners=False)
-    torch.testing.assert_close(_affine_grid(theta, 5, 7), theirs)
+    torch.testing.assert_close(_affine_grid(theta, 5, 7).permute(0, 2, 3, 1), theirs)
+    field = torch.nn.functional.interpolate(knots, (9, 13), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(_upsampled(knots, 9, 13), field)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 6), (6, 1)])
+def test_strokes_grow_as_pooling_has_it(size: tuple[int, int]) -> None:
+    images = torch.randn(3, 1, *size)
+    assert torch.equal(_highest(images), torch.nn.functional.max_pool2d(images, 3, 1, 1))

@@ -90,10 +90,10 @@ class LineAugment(nn.Module):
         images = _some(images, torch.rand_like(draw) < self.blur, _blurred)
         if self.contrast or self.brightness:
             factor = 1 + _spread(images, self.contrast)
-            images = images * factor + _spread(images, self.brightness).clamp_(min=0)
+            images = torch.addcmul(_spread(images, self.brightness).clamp_(min=0), images, factor)
         if self.noise:
             sigma = images.new_empty(len(images), 1, 1, 1).uniform_(0, self.noise)
-            images = images + torch.randn_like(images) * sigma
+            images = torch.addcmul(images, torch.randn_like(images), sigma)
         if self.masks:
             images = self._mask(images)
         return images.clamp_(0, 1) * inside[:, None, None], widths
@@ -116,10 +116,10 @@ class LineAugment(nn.Module):
         theta[:, 1, 2] = draw(batch).uniform_(-1, 1) * 2 * self.shift / height - turn * middle
         grid = _affine_grid(theta, height, width)
         if self.elastic:
-            knots = torch.randn(batch, 2, 4, max(4, width // 16), device=images.device)
-            field = F.interpolate(knots, (height, width), mode="bilinear", align_corners=True)
             pixels = images.new_tensor([2 * self.elastic / width, 2 * self.elastic / height]).view(1, 2, 1, 1)
-            grid = grid + (field * pixels).permute(0, 2, 3, 1)
+            knots = torch.randn(batch, 2, 4, max(4, width // 16), device=images.device) * pixels
+            grid += _upsampled(knots, height, width)
+        grid = grid.permute(0, 2, 3, 1)
         return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def _mask(self, images: Tensor) -> Tensor:
@@ -132,10 +132,18 @@ class LineAugment(nn.Module):
 
 
 def _affine_grid(theta: Tensor, height: int, width: int) -> Tensor:
-    """Like :func:`torch.nn.functional.affine_grid` for (B, 2, 3), three times as fast on a CPU: (B, H, W, 2)."""
+    """:func:`torch.nn.functional.affine_grid` of (B, 2, 3) as planes (B, 2, H, W): several times as fast on a CPU."""
     x, y = (((2 * torch.arange(n, device=theta.device) + 1) / n - 1) for n in (width, height))
-    rows = theta[..., None, None]
-    return torch.stack([rows[:, i, 0] * x + (rows[:, i, 1] * y[:, None] + rows[:, i, 2]) for i in (0, 1)], 3)
+    across, down, middle = theta[..., None, None].unbind(2)  # each (B, 2, 1, 1)
+    return across * x + (down * y[:, None] + middle)
+
+
+def _upsampled(knots: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear between knots (B, 2, h, w) from corner to corner, one direction after the other: (B, 2, H, W)."""
+    batch, _, rows, _ = knots.shape
+    along = F.interpolate(knots.flatten(0, 1), width, mode="linear", align_corners=True)
+    down = F.interpolate(torch.eye(rows, device=knots.device)[None], height, mode="linear", align_corners=True)[0].T
+    return (down @ along).view(batch, 2, height, width)
 
 
 def _some(images: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
@@ -145,11 +153,22 @@ def _some(images: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor]) ->
 
 
 def _thicker(images: Tensor) -> Tensor:
-    return (F.max_pool2d(images, 3, 1, 1) + images) / 2
+    return (_highest(images) + images) / 2
 
 
 def _thinner(images: Tensor) -> Tensor:
-    return (images - F.max_pool2d(-images, 3, 1, 1)) / 2
+    return (images - _highest(-images)) / 2
+
+
+def _highest(images: Tensor) -> Tensor:
+    """``max_pool2d(images, 3, 1, 1)``, one direction after the other: several times as fast on a CPU."""
+    for dim in (2, 3):
+        last = images.shape[dim] - 1
+        pairs = torch.maximum(images.narrow(dim, 0, last), images.narrow(dim, 1, last))
+        images = images.clone()
+        for part in (images.narrow(dim, 0, last), images.narrow(dim, 1, last)):
+            torch.maximum(part, pairs, out=part)
+    return images
 
 
 def _blurred(images: Tensor) -> Tensor:
