@@ -246,50 +246,6 @@ def test_lstm_is_a_packed_one():
     torch.testing.assert_close(*(torch.autograd.grad((y * weights).sum(), x)[0] for y in (got, want)))
 
 
-def read_and_learn(net: BiLSTM, x: torch.Tensor, threads: int, half: bool, learns: bool) -> list[torch.Tensor | None]:
-    """What two layers give and their gradients, with so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        net.zero_grad()
-        x = x.clone().requires_grad_(learns)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half), torch.set_grad_enabled(learns):
-            out = net(x, torch.tensor([4, 9, 1]))
-        assert out.requires_grad == learns
-        for _ in range(2 if learns else 0):  # gradients add up
-            out.square().sum().backward(retain_graph=True)
-        assert torch.get_num_threads() == threads
-        return [out.detach(), x.grad, *(p.grad for p in net.parameters())]
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.mark.parametrize("frozen", [(), ("forwards.0",), ("forwards", "backwards")])
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("learns", [False, True])
-def test_directions_at_once_give_what_one_after_the_other_gives(half, learns, frozen):
-    torch.manual_seed(0)
-    net, x = BiLSTM(20, 12, 2), torch.randn(3, 9, 20)
-    for name in frozen:
-        net.get_submodule(name).requires_grad_(False)
-    want, got = (read_and_learn(net, x, threads, half, learns) for threads in (1, 2))
-    assert [a is None for a in got] == [a is None for a in want]
-    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True) if a is not None)
-
-
-def test_directions_at_once_can_be_exported():
-    torch.manual_seed(0)
-    net, inputs = BiLSTM(20, 12).eval(), (torch.randn(3, 9, 20), torch.tensor([4, 9, 1]))
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        want = net(*inputs)
-        for exported in (torch.export.export(net, inputs).module(), torch.jit.trace(net, inputs)):
-            torch.testing.assert_close(exported(*inputs), want)
-    finally:
-        torch.set_num_threads(before)
-
-
 def excitation() -> MaskedSqueezeExcitation:
     torch.manual_seed(0)
     net = MaskedSqueezeExcitation(nn.Conv2d(4, 3, 1), nn.Conv2d(3, 4, 1)).double()
