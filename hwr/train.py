@@ -56,7 +56,8 @@ def report(result: Result) -> None:
     ended = m["epochs"] >= (result.trainer.max_epochs or 0)
     if early := stopper is not None and stopper.stopped_epoch > 0 and not ended:  # not by max_time or max_steps
         enough = stopper.wait_count >= stopper.patience
-        why = f"no better for {stopper.wait_count} epochs" if enough else "no longer finite"
+        waited = f"{stopper.wait_count} epoch{'s' if stopper.wait_count > 1 else ''}"
+        why = f"no better for {waited}" if enough else "no longer finite"
         table.add_row(
             "stopped early", f"{m['epochs']:.0f} epochs", f"of {result.trainer.max_epochs}: {stopper.monitor} was {why}"
         )
