@@ -63,7 +63,7 @@ class LineRecognizer(Recognizer):
     Args:
         model: A bundle of a model of lines.
         device: Where to compute.
-        decoder: Makes the decoder; None is greedy.
+        decoder: Makes the decoder, which is called in several threads; None is greedy.
         precision: ``32-true``, ``bf16-mixed``, or ``auto``: bfloat16 where this machine reads faster with it.
     """
 
@@ -136,14 +136,45 @@ class LineRecognizer(Recognizer):
         return image if isinstance(image, HwrError) else self._prepare(image)
 
     def _readings(self, lines: Sequence[_Line], columns: int) -> list[TextReading]:
-        order = sorted(range(len(lines)), key=lambda i: -lines[i].placed.light.shape[1])
-        found: dict[int, TextReading] = {}
+        order, batches = sorted(range(len(lines)), key=lambda i: -lines[i].placed.light.shape[1]), list[list[int]]()
         while order:
             size = max(1, columns // lines[order[0]].placed.light.shape[1])
-            batch, order = order[:size], order[size:]
+            batches.append(order[:size])
+            order = order[size:]
+
+        def read(batch: list[int]) -> dict[int, TextReading]:
             hypotheses = self.decoder(*self.log_probs([lines[i].placed.light for i in batch]))
-            found |= {i: self._reading(lines[i], h) for i, h in zip(batch, hypotheses, strict=True)}
+            return {i: self._reading(lines[i], h) for i, h in zip(batch, hypotheses, strict=True)}
+
+        found: dict[int, TextReading] = {}
+        for some in self._each(read, batches):
+            found |= some
         return [found[i] for i in range(len(lines))]
+
+    def _each(
+        self, read: Callable[[list[int]], dict[int, TextReading]], batches: Sequence[list[int]]
+    ) -> Iterator[dict[int, TextReading]]:
+        """The readings of each batch; a CPU reads as many at a time as there are threads, with one thread each.
+
+        That is faster than one batch with all threads: these would wait for each other at every frame of an LSTM, and
+        for those that prepare the next lines.
+        """
+        threads = torch.get_num_threads()
+        if self.device.type != "cpu" or threads == 1 or len(batches) < 2:
+            yield from map(read, batches)
+            return
+
+        def alone(batch: list[int]) -> dict[int, TextReading]:
+            torch.set_num_threads(1)  # of the thread that calls it
+            return read(batch)
+
+        try:
+            for found in in_threads(alone, batches, threads=threads):
+                if isinstance(found, HwrError):
+                    raise found
+                yield found
+        finally:
+            torch.set_num_threads(threads)  # threads to come take after the last call
 
     def _reading(self, line: _Line, hypothesis: Hypothesis) -> TextReading:
         spans = tuple((_original(a, line), _original(b, line)) for a, b in hypothesis.x_spans(self.network.stride))

@@ -9,10 +9,12 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from threading import Thread
 
 import cv2
 import numpy as np
 import pytest
+import torch
 from line_fixtures import save
 from line_model import LEFT, WIDE, texts, written
 from PIL import Image
@@ -74,6 +76,23 @@ def test_the_batch_does_not_change_what_is_read(recognizer: LineRecognizer, scan
             assert other.x_spans == one.x_spans
             assert other.confidence == pytest.approx(one.confidence, abs=1e-4)
             assert other.char_confidences == pytest.approx(one.char_confidences, abs=1e-4)
+
+
+def test_many_threads_read_as_one_does(recognizer: LineRecognizer, scans: dict[Path, str]) -> None:
+    paths, before, later = list(scans)[:60], torch.get_num_threads(), list[int]()
+    try:
+        torch.set_num_threads(1)
+        alone = list(recognizer.read_files(paths, 700))
+        torch.set_num_threads(3)
+        for one, other in zip(alone, recognizer.read_files(paths, 700), strict=True):
+            assert other.text == one.text
+            assert other.char_confidences == pytest.approx(one.char_confidences, abs=1e-4)
+        thread = Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), later) == (3, [3])
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_paths_pictures_and_arrays_are_read_alike(recognizer: LineRecognizer, scans: dict[Path, str]) -> None:
