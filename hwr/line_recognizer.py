@@ -154,22 +154,23 @@ class LineRecognizer(Recognizer):
     def _each(
         self, read: Callable[[list[int]], dict[int, TextReading]], batches: Sequence[list[int]]
     ) -> Iterator[dict[int, TextReading]]:
-        """The readings of each batch; a CPU reads as many at a time as there are threads, with one thread each.
+        """The readings of each batch; a CPU reads as many at a time as there are threads (at most eight) to share.
 
         That is faster than one batch with all threads: these would wait for each other at every frame of an LSTM, and
         for those that prepare the next lines.
         """
         threads = torch.get_num_threads()
-        if self.device.type != "cpu" or threads == 1 or len(batches) < 2:
+        readers = min(threads, 8)
+        if self.device.type != "cpu" or readers == 1 or len(batches) < 2:
             yield from map(read, batches)
             return
 
         def alone(batch: list[int]) -> dict[int, TextReading]:
-            torch.set_num_threads(1)  # of the thread that calls it
+            torch.set_num_threads(threads // readers)  # of the thread that calls it
             return read(batch)
 
         try:
-            for found in in_threads(alone, batches, threads=threads):
+            for found in in_threads(alone, batches, threads=readers):
                 if isinstance(found, HwrError):
                     raise found
                 yield found
