@@ -293,7 +293,7 @@ def test_a_run_that_stopped_early_says_so_and_goes_on(call: Run) -> None:
     done = call("train", *settings)
     assert done.returncode == 0, done.stderr
     assert "stopped early" in done.stdout
-    assert "no better for 1 epochs" in done.stdout
+    assert "no better for 1 epoch " in done.stdout
     stopped = len(rows(Path("run")))
     assert stopped < 4
     assert "the same command with run_dir=run ckpt_path=last callbacks.early_stopping=null" in done.stdout
