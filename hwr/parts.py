@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -210,6 +211,9 @@ def trainer_for(cfg: DictConfig, system: System, data: DataModule) -> Trainer:
     # To fill every new tensor finds mistakes in kernels, and takes 3 to 6 % of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a property of a module
     check_devices(processor(cfg), cfg.trainer.devices)
+    limit = cfg.trainer.get("max_time")
+    if limit is not None and not (re.fullmatch(r"\d+(:\d+){3}", str(limit)) and re.search("[1-9]", limit)):
+        raise HwrError(f"trainer.max_time={limit}: days:hours:minutes:seconds are needed, such as 00:00:30:00")
     trainer: Trainer = make(cfg.trainer, logger=loggers, plugins=[AtomicCheckpointIO()], **settings)
     return trainer
 

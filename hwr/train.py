@@ -53,14 +53,14 @@ def report(result: Result) -> None:
         "training", f"{m['train_seconds']:.1f} s", f"{m['parameters']:,.0f} parameters, {result.trainer.precision}"
     )
     stopper = result.trainer.early_stopping_callback
-    ended = m["epochs"] >= (result.trainer.max_epochs or 0)
+    planned = result.trainer.max_epochs or -1
+    ended = 0 < planned <= m["epochs"]
     if early := stopper is not None and stopper.stopped_epoch > 0 and not ended:  # not by max_time or max_steps
         enough = stopper.wait_count >= stopper.patience
         waited = f"{stopper.wait_count} epoch{'s' if stopper.wait_count > 1 else ''}"
         why = f"no better for {waited}" if enough else "no longer finite"
-        table.add_row(
-            "stopped early", f"{m['epochs']:.0f} epochs", f"of {result.trainer.max_epochs}: {stopper.monitor} was {why}"
-        )
+        of = f"of {planned}: " if planned > 0 else ""
+        table.add_row("stopped early", f"{m['epochs']:.0f} epochs", f"{of}{stopper.monitor} was {why}")
     table.add_row("peak memory", f"{m['peak_memory_gb']:.2f} GB", "")
     console = Console()
     console.print(f"{result.run_dir}", soft_wrap=True, highlight=False, markup=False)

@@ -143,6 +143,6 @@ def _trial(cfg: DictConfig, system: System, data: DataModule, steps: int, **sett
     cfg = cfg.copy()
     OmegaConf.set_struct(cfg, False)
     cfg.callbacks, cfg.logger = {}, None
-    steps_only = {"max_steps": steps, "max_epochs": -1, "check_val_every_n_epoch": 10**9, "enable_checkpointing": False}
-    cfg.trainer = {**cfg.trainer, **steps_only, **settings}
+    steps_only = {"max_steps": steps, "max_epochs": -1, "max_time": None, "check_val_every_n_epoch": 10**9}
+    cfg.trainer = {**cfg.trainer, **steps_only, "enable_checkpointing": False, **settings}
     return parts.trainer_for(cfg, system, data)

@@ -124,6 +124,17 @@ def test_lines_in_two_processes(tmp_path: Path) -> None:
     assert len(tables[0]) == 18
 
 
+@pytest.mark.slow
+def test_two_processes_whose_time_runs_out(tmp_path: Path) -> None:
+    settings = ["network=lenet_16_32", "augment=none", "trainer.max_epochs=null", "trainer.max_time=00:00:00:08"]
+    two = learn(tmp_path / "two", *settings, *TWO, "scheduler=linear", "test=false")
+    assert len(two[0]["losses"]) == len(two[1]["losses"]) > 10
+    for name, weight in two[0]["weights"].items():  # so both had the same learning rates
+        assert torch.equal(weight, two[1]["weights"][name]), name
+    row = list(csv.DictReader((tmp_path / "two/run/history.csv").open()))[-1]
+    assert float(row["lr"]) < 0.002  # of 0.01
+
+
 # ---- a process that is gone
 
 proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the second process in /proc")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from omegaconf import OmegaConf
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
@@ -164,11 +164,14 @@ class Rates(Callback):
     def __init__(self) -> None:
         self.rates: list[float] = []
         self.momenta: list[float] = []
+        self.spent: list[float] = []
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         assert len({group["lr"] for group in optimizer.param_groups}) == 1
         self.rates.append(optimizer.param_groups[0]["lr"])
         self.momenta.append(optimizer.param_groups[0]["momentum"])
+        for timer in (callback for callback in trainer.callbacks if isinstance(callback, Timer)):
+            self.spent.append(timer.time_elapsed() / (timer.time_elapsed() + timer.time_remaining()))
 
 
 def train(learner: CharacterSystem, digits: tuple[np.ndarray, np.ndarray], **settings: object) -> Rates:
@@ -227,6 +230,32 @@ def test_onecycle_is_that_of_torch_over_the_whole_training(digits, warmup):
         assert abs(np.argmax(rates) - warmup * STEPS) <= 1
     assert np.argmin(momenta) == np.argmax(rates)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1 / 25 / 1e4)
+
+
+@pytest.mark.parametrize("epochs", [-1, 100_000])
+def test_the_learning_rate_comes_down_by_the_time_a_training_may_take(digits, epochs):
+    learner = system("linear", "tiny", "cross_entropy", "sgd", "scheduler.warmup=0")
+    noted = train(learner, digits, max_epochs=epochs, max_time={"seconds": 3})
+    assert 5 < len(noted.rates) < 100_000
+    share = [1 - rate / 0.1 for rate in noted.rates]  # of the way down, before each step
+    for before, here, now in zip(noted.spent[:-1], share[1:], noted.spent[1:], strict=True):
+        assert before - 1e-6 <= here <= now + 1e-6
+    assert share[0] == 0
+    assert share[-1] > 0.8
+    one_cycle = train(
+        system("onecycle", "tiny", "cross_entropy", "sgd"), digits, max_epochs=epochs, max_time={"seconds": 3}
+    )
+    assert 0.05 < max(one_cycle.rates) <= 0.1
+    assert one_cycle.rates[-1] < 0.02
+
+
+@pytest.mark.parametrize("name", ["onecycle", "cosine", "exponential", "constant"])
+def test_a_time_that_does_not_run_out_changes_nothing(digits, name):
+    runs = [
+        train(system(name, "tiny", "cross_entropy", "sgd"), digits, max_time=limit) for limit in (None, {"days": 9})
+    ]
+    assert runs[0].rates == runs[1].rates
+    assert len(runs[1].spent) == STEPS
 
 
 @pytest.mark.parametrize("name", ["onecycle", "linear", "cosine"])
@@ -306,7 +335,7 @@ def test_l1_penalises_kernels_and_matrices(digits):
 
 def test_training_without_an_end_is_refused(digits):
     learner = system()
-    with pytest.raises(HwrError, match=r"trainer\.max_epochs or trainer\.max_steps"):
+    with pytest.raises(HwrError, match=r"trainer\.max_epochs, trainer\.max_steps or trainer\.max_time"):
         train(learner, digits, max_epochs=-1)
 
 

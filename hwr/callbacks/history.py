@@ -64,7 +64,8 @@ class History(Callback):
         if not sys.stdout.isatty():
             names = [name for name in values if name.startswith(("train/", "val/")) and name not in UNPRINTED]
             shown = "  ".join(f"{name} {values[name]:.4g}" for name in names)
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {shown}", flush=True)
+            of = f"/{trainer.max_epochs}" if trainer.max_epochs and trainer.max_epochs > 0 else ""
+            print(f"epoch {trainer.current_epoch + 1}{of}  {shown}", flush=True)
 
 
 def best_checkpoint(trainer: Trainer) -> tuple[str, int] | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities.enums import GradClipAlgorithmType
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -23,6 +24,7 @@ from hwr.systems.distillation import Distillation
 
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
 MakeSchedule = Callable[..., Any]
+ENDLESS = 10**9  # steps of a schedule where only time ends the training: more than it will have
 
 
 class System(LightningModule):
@@ -65,6 +67,7 @@ class System(LightningModule):
         self.make_optimizer, self._make_schedule = optimizer, scheduler
         self._finite = torch.tensor(True)
         self._start: dict[str, Tensor] = {}
+        self._steps = 0
         self._kept: Sequence[Mapping[str, Any]] = ()
         self.distillation: Distillation | None = None
 
@@ -84,15 +87,16 @@ class System(LightningModule):
             raise HwrError("system.l2_sp pulls toward start weights, and there are none; add init_from=MODEL")
         groups = self._groups()
         steps = self.trainer.estimated_stepping_batches
-        if steps == float("inf"):
-            raise HwrError("the schedule needs an end: give trainer.max_epochs or trainer.max_steps")
+        if steps == float("inf") and self._timer() is None:
+            raise HwrError("the schedule needs an end: give trainer.max_epochs, trainer.max_steps or trainer.max_time")
+        self._steps = int(min(steps, ENDLESS))
         part = "optimizer"
         try:
             optimizer = self.make_optimizer(groups)
             for group in optimizer.param_groups:
                 group["lr"] *= group.pop("lr_scale", 1.0)
             part = "scheduler"
-            schedule = self._make_schedule(optimizer, int(steps), self.trainer.max_epochs or 1)
+            schedule = self._make_schedule(optimizer, self._steps, self.trainer.max_epochs or 1)
         except (TypeError, ValueError) as error:
             raise HwrError(f"{part}: {error} (the experiment's own keys are removed with ~{part}.KEY)") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
@@ -165,9 +169,27 @@ class System(LightningModule):
                 )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Called by Lightning after steps and epochs; a plateau schedule has been stepped by then."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
-            super().lr_scheduler_step(scheduler, metric)
+        """Called by Lightning after steps and epochs; a plateau schedule has been stepped by then.
+
+        Where ``trainer.max_time`` will end the training before its last step, a schedule of steps is as far as the time
+        is, so that the learning rate has come down when the time is up (budgeted training, Li et al. 2020,
+        arXiv:1905.04753).
+        """
+        if isinstance(scheduler, ReduceLROnPlateau):
+            return
+        timer = self._timer()
+        if timer is not None and self.trainer.lr_scheduler_configs[0].interval != "epoch":
+            elapsed, left = timer.time_elapsed(), cast("float", timer.time_remaining())
+            spent = self.trainer.strategy.broadcast(min(1.0, elapsed / (elapsed + left)))  # all processes as the first
+            steps = getattr(scheduler, "total_steps", self._steps + 1) - 1  # a resumed one-cycle schedule has its own
+            scheduler.last_epoch = min(steps, max(self.global_step, round(spent * steps))) - 1
+        super().lr_scheduler_step(scheduler, metric)
+
+    def _timer(self) -> Timer | None:
+        """What ends the training after ``trainer.max_time``, if anything does."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+        timers = (callback for callback in callbacks if isinstance(callback, Timer))
+        return next((timer for timer in timers if timer.time_remaining() is not None), None)
 
     def _running(self) -> dict[str, Metric]:
         """What is averaged over an epoch of training, by name."""
