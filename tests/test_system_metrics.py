@@ -29,9 +29,9 @@ NAMES = ("a", ",", '"', "'", "two words", "x,y", "\u00e9")
 class PassOn(CharacterNetwork):
     """Its images (B, 1, 1, C) are the logits."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int = C) -> None:
         super().__init__()
-        self.backbone, self.head = nn.Sequential(nn.Flatten()), nn.Linear(C, C, bias=False)
+        self.backbone, self.head = nn.Sequential(nn.Flatten()), nn.Linear(count, count, bias=False)
         nn.init.eye_(self.head.weight)
 
 
@@ -119,6 +119,28 @@ def test_validation_metrics(kind):
         "val/loss": -np.log(np.maximum(p[np.arange(300), labels], 1e-300)).mean(),
     }
     assert got == pytest.approx(want, rel=2e-5)
+
+
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_thousands_of_classes_are_counted_in_the_memory_there_is(stage):
+    """As many as in CASIA-HWDB1.1, where algorithms are to be deterministic, which is the default."""
+    count, rng = 3755, np.random.default_rng(0)
+    labels = rng.integers(0, count, 600)
+    said = np.where(rng.random(600) < 0.5, labels, rng.integers(0, count, 600))
+    bundle = Bundle({}, tuple(chr(0x4E00 + i) for i in range(count)), CharacterPreprocess())
+    system = CharacterSystem(PassOn(count), nn.Identity(), bundle=bundle, optimizer=None, scheduler=None)
+    images = nn.functional.one_hot(torch.from_numpy(said), count).float()[:, None, None]
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        getattr(system, f"{stage}_step")(Batch(images, torch.from_numpy(labels), torch.arange(600)), 0)
+        assert torch.get_deterministic_debug_mode() == 1
+    finally:
+        torch.use_deterministic_algorithms(False)
+    found = (system.val_metrics if stage == "validation" else system.test_metrics).compute()
+    name = stage.removesuffix("idation")
+    assert float(found[f"{name}/accuracy"]) == pytest.approx((said == labels).mean())
+    f1 = reference.f1_score(labels, said, average="macro")
+    assert float(found[f"{name}/f1_macro"]) == pytest.approx(f1, abs=1e-5)
 
 
 @pytest.mark.parametrize(("top_k", "k"), [(2, 2), (5, 5), (100, C)])
