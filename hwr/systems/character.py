@@ -137,8 +137,8 @@ class CharacterSystem(System):
 def counting() -> Iterator[None]:
     """Lets torchmetrics count as it does where algorithms need not be deterministic.
 
-    Whole numbers add up to the same in any order, and the other way takes 8 * B * C^2 bytes: 53 GB for the 3,755 classes
-    of CASIA-HWDB1.1.
+    Whole numbers add up to the same in any order, and the other way takes 8 * B * C^2 bytes: tens of gigabytes for the
+    3,755 classes of CASIA-HWDB1.1.
     """
     mode = torch.get_deterministic_debug_mode()
     torch.set_deterministic_debug_mode(0)
