@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -33,6 +34,7 @@ from hwr.parts import DataModule
 from hwr.systems import System
 from hwr.systems.distillation import Distillation
 
+KERNELS = 4096  # that oneDNN keeps; its own limit of 1,024 is that of some 30 shapes of batches
 FILLED = ("optimizer", "trainer", "system", "callbacks", "tune", "lr_scaling")  # what labels or a search may change
 
 
@@ -67,6 +69,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
     Raises:
         HwrError: For anything the user can mend.
     """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read when the first kernel is made
     with parts.one_line_errors(), memory.advised(cfg):
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         run_dir = Path(plain["run_dir"])

@@ -20,6 +20,7 @@ from hwr.decoding import GreedyDecoder
 from hwr.errors import HwrError
 from hwr.networks import LineNetwork, build
 from hwr.networks.bilstm import BiLSTM
+from hwr.networks.columns import recurring
 from hwr.networks.crnn_mobilenet import MaskedSqueezeExcitation, MobileBackbone
 from hwr.networks.dropout import Dropout
 from hwr.networks.stages import Stage
@@ -125,6 +126,21 @@ def test_padding_is_irrelevant(name):
     nearer = nn.functional.pad(images, (0, 203))
     nearer[0, :, :, 1] = 3.0
     assert (true_frames(net, nearer, widths)[0] - want[0]).abs().max() > 1e-3  # what is near counts
+
+
+def test_training_sees_few_widths():
+    """For every new one a CPU makes kernels."""
+    sizes = range(1, 5000)
+    assert all(size <= recurring(size) <= 17 / 16 * size for size in sizes)
+    assert [recurring(size) for size in range(1, 257)] == list(range(1, 257))
+    assert len({recurring(size) for size in sizes if size > 256}) < 75
+    net, shapes = make("crnn").train(), []
+    net.rnn.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[1]))
+    net.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[3]))
+    for widths in ([700, 641], [690, 3], [689, 600]):
+        logits, lengths, aside = net(lines(widths), torch.tensor(widths))
+        assert logits.shape[1] == aside.shape[1] == lengths.max() == -(-widths[0] // 8)
+    assert shapes == [768, 88] * 3
 
 
 @pytest.mark.parametrize("name", NAMES)

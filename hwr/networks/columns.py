@@ -123,10 +123,10 @@ class ColumnNetwork(LineNetwork):
         """Vectors (B, T, F) of at least every column that images (B, 1, H, W) of these true widths (B,) begin.
 
         On the right come so many empty pixels that no convolution of a true column reaches beyond them: to every line
-        the rest of the batch looks like more of them. Batches of long lines get some more, for their width to recur.
+        the rest of the batch looks like more of them. In training long ones get some more, for widths to recur.
         """
         width = images.shape[3] + (-(-self.backbone.reach // self.stride) + 1) * self.stride
-        if len(images) > 1:
+        if self.training:
             width = recurring(width)
         maps = self.backbone(nn.functional.pad(images, (0, width - images.shape[3])), widths)  # (B, C, H', T)
         flat = maps.amax(2) if self.collapse == "max" else maps.flatten(1, 2)
@@ -137,11 +137,12 @@ class ColumnNetwork(LineNetwork):
         """See :meth:`LineNetwork.forward`; the shortcut's logits come along in training."""
         lengths = self.output_lengths(widths)
         frames = int(lengths.max())
-        columns = self.columns(images, widths)[:, :frames]
-        logits: Tensor = self.head(self.read(columns, lengths))
+        wide = -(-recurring(frames * self.stride) // self.stride) if self.training else frames
+        columns = self.columns(images, widths)[:, :wide]
+        logits: Tensor = self.head(self.read(columns, lengths))[:, :frames]
         aside = None
         if self.shortcut is not None and self.training:
-            aside = _along(self.shortcut, columns)
+            aside = _along(self.shortcut, columns)[:, :frames]
         return logits, lengths, aside
 
     def reset_head(self, num_classes: int) -> None:
