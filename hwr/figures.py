@@ -124,7 +124,7 @@ def confusion(matrix: Integers, classes: Sequence[str]) -> Figure:
     axes.set_ylabel("true class")
     bar = figure.colorbar(heat, cax=panel(figure, left + side + 24, HEADER, 12, side), label="share of the true class")
     ticks = worst * np.linspace(0, 1, 9) ** 2
-    bar.set_ticks(ticks.tolist(), labels=[f"{tick:.2g}%" for tick in ticks])
+    bar.set_ticks(ticks.tolist(), labels=[f"{tick:.3g}%" for tick in ticks])
     bar.outline.set_visible(False)
     if count <= 15:
         for row, column in np.argwhere(matrix):
