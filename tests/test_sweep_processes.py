@@ -149,8 +149,13 @@ SBATCH = """#!{python}
 import pathlib, subprocess, sys
 script = pathlib.Path(sys.argv[-1])
 pathlib.Path("{folder}", "script.sh").write_text(script.read_text())
-number = 100 + len(list(pathlib.Path("{folder}").glob("job*")))
-log = open(pathlib.Path("{folder}", f"job{{number}}"), "w")
+number = 100
+while True:  # two are submitted at the same time, and each is a job of its own
+    try:
+        log = open(pathlib.Path("{folder}", f"job{{number}}"), "x")
+        break
+    except FileExistsError:
+        number += 1
 env = {{"SLURM_JOB_ID": str(number), "SLURM_JOBID": str(number), "SLURM_LOCALID": "0", "SLURM_PROCID": "0",
        "SLURM_NTASKS": "1", "SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_JOB_NODELIST": "localhost"}}
 import os
