@@ -154,9 +154,10 @@ class ColumnNetwork(LineNetwork):
 
 
 def recurring(size: int) -> int:
-    """Sizes up to 256 as they are, others at most a sixteenth larger: the next of 16 to a power of two and its double.
+    """The next of 16 sizes between a power of two and its double, at most a sixteenth larger; up to 256 itself.
 
-    For every new shape a CPU's library (oneDNN) makes kernels, which takes up to a tenth of the time of training.
+    For every new shape a CPU's library (oneDNN) makes kernels, which takes up to a tenth of the time of training. Of
+    short lines there are few widths as it is.
     """
     step = 1 << max(0, (size - 1).bit_length() - 5) if size > 256 else 1
     return -(-size // step) * step
