@@ -21,3 +21,10 @@ def test_medians_and_quantiles_are_those_of_numpy(shape, dtype):
         for share in (0.0, 0.25, 0.5, 0.995, 1.0):
             assert quantile(values, share) == pytest.approx(np.quantile(values, share), rel=1e-6)
         assert np.array_equal(values, before)
+
+
+@pytest.mark.parametrize("values", [[0.0], [-3.5, 1e6], [0.1] * 9, [1e-30, 0.0, -1e-30], list(range(-700, 5000, 3))])
+def test_values_far_apart_alike_or_next_to_each_other(values):
+    found = np.array(values, np.float32)
+    assert median(found) == np.median(found)
+    assert quantile(found, 0.995) == pytest.approx(np.quantile(found, 0.995), rel=1e-6)
