@@ -54,6 +54,13 @@ class Run(NamedTuple):
         """For people."""
         return f"{self.arm}, {self.labels:,} labels, seed {self.seed}"
 
+    @property
+    def items(self) -> int:
+        """That it learns from at most, over all epochs."""
+        from hwr.parts import by_labels
+
+        return self.labels * (by_labels(self.cfg, self.labels).trainer.max_epochs or 1)
+
 
 def run(cfg: DictConfig) -> None:
     """Trains and scores what is missing of the curve, and writes what came of it after every run."""
@@ -218,20 +225,28 @@ def scores_of(one: Run, split: str) -> Path:
 
 def progress(curve: Curve, runs: Sequence[Run], number: int) -> str:
     """One line about the run that has just finished, and how long the others may take."""
-    last, left = curve.points[-1], time_left(curve.points, runs[number:])
+    last, left = curve.points[-1], time_left(curve.points, runs, number)
     text = f"{number} of {len(runs)}: {runs[number - 1].title}: {last.metric} {last.error:.2%}"
     text += f" after {last.seconds:.0f} s" if last.seconds is not None else ""
     return text if number == len(runs) else f"{text}; about {duration(left)} left"
 
 
-def time_left(points: Sequence[Point], runs: Sequence[Run]) -> float:
-    """Seconds that runs may take, if each takes what the nearest finished one took, or more if it has more labels."""
-    known = [(p.arm, p.labels, p.seconds) for p in points if p.seconds is not None]
+def time_left(points: Sequence[Point], runs: Sequence[Run], done: int) -> float:
+    """Seconds that runs may take, if each takes what the nearest finished one took, or more if it has more to learn.
+
+    Args:
+        points: What the first of the runs have shown.
+        runs: All of them.
+        done: How many of them are finished.
+    """
+    items = {(one.arm, one.labels): one.items for one in runs}
+    known = [(p.arm, items[p.arm, p.labels], p.seconds) for p in points if p.seconds is not None]
     total = 0.0
-    for one in runs:
-        nearest = min((arm != one.arm, abs(labels - one.labels)) for arm, labels, _ in known)
-        found = [(n, s) for arm, n, s in known if (arm != one.arm, abs(n - one.labels)) == nearest]
-        total += sum(s * max(1.0, one.labels / n) for n, s in found) / len(found)
+    for one in runs[done:]:
+        wanted = items[one.arm, one.labels]
+        nearest = min((arm != one.arm, abs(n - wanted)) for arm, n, _ in known)
+        found = [(n, s) for arm, n, s in known if (arm != one.arm, abs(n - wanted)) == nearest]
+        total += sum(s * max(1.0, wanted / n) for n, s in found) / len(found)
     return total
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -70,7 +71,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         HwrError: For anything the user can mend.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read when the first kernel is made
-    with parts.one_line_errors(), memory.advised(cfg):
+    with parts.one_line_errors(), memory.advised(partial(memory.advice, cfg)):
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
@@ -149,7 +150,7 @@ def evaluate(cfg: DictConfig) -> Result:
     Raises:
         HwrError: For anything the user can mend.
     """
-    with parts.one_line_errors():
+    with parts.one_line_errors(), memory.advised(partial(memory.eval_advice, cfg)):
         model = bundle.load(cfg.run)
         data = parts.data_of(model, cfg.run, cfg.data)
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -34,11 +34,11 @@ def batch_key(data: DictConfig) -> str:
 
 
 @contextmanager
-def advised(cfg: DictConfig) -> Iterator[None]:
-    """Turns a lack of memory in training into one line that says which settings need less, and what they are now.
+def advised(advice: Callable[[], str]) -> Iterator[None]:
+    """Turns a lack of memory into one line that says which settings need less.
 
     Args:
-        cfg: As composed from ``conf/train.yaml``.
+        advice: Says what the user can do about it.
 
     Raises:
         HwrError: In place of an error of memory.
@@ -48,11 +48,15 @@ def advised(cfg: DictConfig) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_shortage(error):
             raise
-        raise HwrError(f"out of memory ({_what(error)}); {advice(cfg)}") from error
+        raise HwrError(f"out of memory ({_what(error)}); {advice()}") from error
 
 
 def advice(cfg: DictConfig) -> str:
-    """What needs less memory: the same batch in two parts, smaller batches in validation, numbers of half the size."""
+    """For training: the same batch in two parts, smaller batches in validation, numbers of half the size.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``; the advice says what its settings are now.
+    """
     key, parts = batch_key(cfg.data), cfg.trainer.accumulate_grad_batches or 1
     size, eval_size = cfg.data[key], cfg.data[f"eval_{key}"]
     words = [
@@ -63,6 +67,20 @@ def advice(cfg: DictConfig) -> str:
     if not str(cfg.trainer.precision).startswith(("bf16", "16")):
         words.append(f"take trainer.precision=bf16-mixed (now {cfg.trainer.precision})")
     return ", ".join([*words, "or a smaller network"])
+
+
+def eval_advice(cfg: DictConfig) -> str:
+    """For scoring: smaller batches, and the memory of the machine instead of that of a GPU.
+
+    Args:
+        cfg: As composed from ``conf/eval.yaml``.
+    """
+    if cfg.data is None:
+        smaller = f"make eval_batch_size (of lines: eval_columns) in {Path(cfg.run) / 'config.yaml'} smaller"
+    else:
+        key = f"eval_{batch_key(cfg.data)}"
+        smaller = f"score with data.{key}={max(1, cfg.data[key] // 2)} (now {cfg.data[key]})"
+    return smaller if cfg.accelerator == "cpu" else f"{smaller}, or take accelerator=cpu"
 
 
 def _what(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from line_model import SETTINGS, texts, write_split
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 from hwr import HwrError, curve, experiment
@@ -340,14 +341,20 @@ def test_needs_in_words(need: Need, text: str) -> None:
 
 
 def test_time_left() -> None:
+    """Follows the labels, and the epochs, which may be fewer where there are more labels."""
     points = measured({"finetune": PowerLaw(1, 1, 0), "scratch": PowerLaw(1, 1, 0)}, (10, 20), 2).points
+    same = OmegaConf.create({"by_labels": None, "trainer": {"max_epochs": 3}})
+    fewer = OmegaConf.create({"by_labels": {1: {"trainer.max_epochs": 30}, 50: {"trainer.max_epochs": 6}}})
+    fewer.trainer = {"max_epochs": None}
 
-    def left(*runs: tuple[str, int]) -> float:
-        return curve.time_left(points, [curve.Run(arm, n, 1, None) for arm, n in runs])
+    def left(*runs: tuple[str, int], cfg: DictConfig = same) -> float:
+        done = [(p.arm, p.labels) for p in points if p.labels]
+        return curve.time_left(points, [curve.Run(arm, n, 1, cfg) for arm, n in (*done, *runs)], len(done))
 
     assert left() == 0
     assert left(("finetune", 10)) == 10
     assert left(("finetune", 100)) == 100
+    assert left(("finetune", 100), cfg=fewer) == 20
     assert left(("finetune", 18), ("scratch", 5)) == 20 + 10
 
 

@@ -84,18 +84,20 @@ def test_precisions_in_which_hwr_does_not_train(name: str, call: Run) -> None:
 LIMITED = """
 import resource, sys
 import torch
-from hwr import experiment, train  # everything is loaded before memory is limited
+from hwr import eval, experiment, train  # everything is loaded before memory is limited
 from pathlib import Path
 
 size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv.pop(1)) * 2**20, resource.RLIM_INFINITY))
-train.main()
+{command}.main()
 """
 
 
-def limited(folder: Path, megabytes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``hwr.train`` with so much more memory than it has when everything is imported."""
-    (folder / "train.py").write_text(LIMITED)
+def limited(
+    folder: Path, megabytes: int, *arguments: str, command: str = "train"
+) -> subprocess.CompletedProcess[str]:
+    """``hwr.train`` or another command with so much more memory than it has when everything is imported."""
+    (folder / "train.py").write_text(LIMITED.format(command=command))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MALLOC_ARENA_MAX": "1"}
     line = [sys.executable, "train.py", str(megabytes), *arguments]
     return subprocess.run(line, cwd=folder, env=env, text=True, capture_output=True, timeout=240)
@@ -116,6 +118,26 @@ def test_out_of_memory_is_advice(tmp_path: Path) -> None:
         "trainer.precision=bf16-mixed (now 32-true)",
     ):
         assert words in line
+
+
+@linux
+@pytest.mark.slow
+def test_out_of_memory_in_scoring_is_advice(tmp_path: Path) -> None:
+    wide = [*QUICK[:-1], "network=cnn", "network.stages=[{channels: 512}]", "data.labels=20", "data.eval_batch_size=8"]
+    fit(compose("train", wide, tmp_path / "run"))
+    for data, words in (
+        (["data=digits", "data.eval_batch_size=300"], "score with data.eval_batch_size=150 (now 300)"),
+        (["accelerator=cpu"], "make eval_batch_size (of lines: eval_columns) in run/config.yaml smaller"),
+    ):
+        if len(data) == 1:  # as the run says
+            text = (tmp_path / "run/config.yaml").read_text()
+            (tmp_path / "run/config.yaml").write_text(text.replace("eval_batch_size: 8", "eval_batch_size: 300"))
+        done = limited(tmp_path, 250, "run=run", *data, command="eval")
+        assert done.returncode == 1, done.stdout
+        line = done.stderr.strip()
+        assert line.startswith("hwr.eval: error: out of memory (")
+        assert words in line
+        assert ("accelerator=cpu" in line) == (len(data) == 2)
 
 
 def test_advice_for_lines_names_columns() -> None:
