@@ -93,9 +93,7 @@ resource.setrlimit(resource.RLIMIT_AS, (size + int(sys.argv.pop(1)) * 2**20, res
 """
 
 
-def limited(
-    folder: Path, megabytes: int, *arguments: str, command: str = "train"
-) -> subprocess.CompletedProcess[str]:
+def limited(folder: Path, megabytes: int, *arguments: str, command: str = "train") -> subprocess.CompletedProcess[str]:
     """``hwr.train`` or another command with so much more memory than it has when everything is imported."""
     (folder / "train.py").write_text(LIMITED.format(command=command))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "MALLOC_ARENA_MAX": "1"}
