@@ -130,14 +130,19 @@ def _composed(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> None:
     """Raises :class:`HwrError` where an override puts a word in the place of a number."""
+    words = {}
     for override in overrides:
-        key, _, word = override.partition("=")
+        key = override.partition("=")[0]
         value = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
         if isinstance(value, str) and value != "auto":
-            others = _composed(config_name, [o for o in overrides if o != override])
-            default = OmegaConf.select(others, key, throw_on_resolution_failure=False)
-            if isinstance(default, int | float):
-                raise HwrError(f"{key}={word}: a number is needed, such as {default}")
+            words[override] = key
+    if not words:
+        return
+    others = _composed(config_name, [o for o in overrides if o not in words])
+    for override, key in words.items():
+        default = OmegaConf.select(others, key, throw_on_resolution_failure=False)
+        if isinstance(default, int | float):
+            raise HwrError(f"{override}: a number is needed, such as {default}")
 
 
 def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[], None]:

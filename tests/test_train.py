@@ -290,6 +290,7 @@ def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path:
 def test_a_run_that_stopped_early_says_so_and_goes_on(call: Run) -> None:
     settings = ["experiment=digits_cnn", "run_dir=run", "optimizer.lr=0", "trainer.max_epochs=4", "test=false"]
     settings += ["callbacks.early_stopping.patience=1", "callbacks.ema=null", "trainer.accelerator=cpu"]
+    settings += ["network=lenet_16_32"]
     done = call("train", *settings)
     assert done.returncode == 0, done.stderr
     assert "stopped early" in done.stdout

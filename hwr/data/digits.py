@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
+from hwr.preprocess import CharacterPreprocess
 
 
 class Digits(CharacterDataModule):
@@ -23,15 +25,21 @@ class Digits(CharacterDataModule):
 
     def load(self) -> tuple[dict[str, CharacterSet], list[str]]:
         """Brings every digit into MNIST's form: cropped, scaled, centred by mass."""
-        from sklearn.datasets import load_digits
-
-        data = load_digits()
-        grey = (data.images * 15.9375).astype(np.uint8)  # 0..16 -> 0..255
-        framed = [np.pad(cv2.resize(image, (40, 40), interpolation=cv2.INTER_CUBIC), 8) for image in grey]
-        prepare = replace(self.preprocess, polarity="light_on_dark")  # of these files; the model reads either
-        images = torch.from_numpy(np.stack([prepare(image) for image in framed]))
-        labels = torch.from_numpy(data.target.astype(np.int64))
-        everything = CharacterSet(images, labels, [f"digit {i}" for i in range(len(labels))])
+        everything = _prepared(
+            replace(self.preprocess, polarity="light_on_dark")
+        )  # these files; the model reads either
         cut = len(everything) - self.TEST
         sets = {"train": everything.subset(np.arange(cut)), "test": everything.subset(np.arange(cut, len(everything)))}
         return sets, [str(i) for i in range(10)]
+
+
+@lru_cache(maxsize=1)  # the runs of a sweep or a curve come one after the other
+def _prepared(preprocess: CharacterPreprocess) -> CharacterSet:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    grey = (data.images * 15.9375).astype(np.uint8)  # 0..16 -> 0..255
+    framed = [np.pad(cv2.resize(image, (40, 40), interpolation=cv2.INTER_CUBIC), 8) for image in grey]
+    images = torch.from_numpy(np.stack([preprocess(image) for image in framed]))
+    labels = torch.from_numpy(data.target.astype(np.int64))
+    return CharacterSet(images, labels, [f"digit {i}" for i in range(len(labels))])
