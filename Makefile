@@ -23,7 +23,7 @@ train: setup  ## train on the embedded digits: under a minute, no download
 sweep: setup  ## compare eight small trainings on the embedded digits: under 3 minutes; again: nothing is repeated
 	OMP_NUM_THREADS=1 $(RUN) -m hwr.train -m experiment=digits_cnn network=tiny,lenet_16_32 optimizer.lr=2e-3,1e-2 seed=1,2 trainer.max_epochs=5
 
-test: setup  ## the fast tests, 7 to 11 minutes
+test: setup  ## the fast tests, 7 to 12 minutes
 	$(RUN) -m pytest -m "not slow" -n 2 --dist loadfile
 
 test-slow: setup  ## the slow tests: the wheel, the notebook, several processes, real training

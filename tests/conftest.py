@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -18,7 +18,8 @@ from PIL import Image
 # Two test processes with two threads each on two cores spend their time waiting for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What precision=auto measures here, under the load of other tests, is no answer for the user's own runs.
-os.environ["XDG_CACHE_HOME"] = mkdtemp(prefix="hwr-test-cache-")
+CACHE = TemporaryDirectory(prefix="hwr-test-cache-")
+os.environ["XDG_CACHE_HOME"] = CACHE.name
 # A shell has its jobs in the background ignore Ctrl-C, and whatever they start inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
