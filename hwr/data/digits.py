@@ -25,9 +25,7 @@ class Digits(CharacterDataModule):
 
     def load(self) -> tuple[dict[str, CharacterSet], list[str]]:
         """Brings every digit into MNIST's form: cropped, scaled, centred by mass."""
-        everything = _prepared(
-            replace(self.preprocess, polarity="light_on_dark")
-        )  # these files; the model reads either
+        everything = _prepared(replace(self.preprocess, polarity="light_on_dark"))  # the model reads either
         cut = len(everything) - self.TEST
         sets = {"train": everything.subset(np.arange(cut)), "test": everything.subset(np.arange(cut, len(everything)))}
         return sets, [str(i) for i in range(10)]
