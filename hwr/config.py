@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hwr import ranks
-from hwr.errors import HwrError
+from hwr.errors import HwrError, Interrupted
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -209,6 +209,9 @@ def _one_line(config_name: str) -> Iterator[None]:
     try:
         yield
     except HwrError as error:
+        if isinstance(error, Interrupted) and ranks.rank():  # as process 0 is, which tells it
+            ranks.wait_for_the_first()
+            raise SystemExit(1) from None
         _fail(config_name, str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(config_name, explain(error, config_name, [a for a in sys.argv[1:] if not a.startswith("-")]))
