@@ -26,6 +26,7 @@ from hwr.text import Charset
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent / "bundles"
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of batch-norm: weights that nothing trains
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Bundle:
                 write_bytes(folder / file.name, file.read_bytes())
 
     def _card(self) -> str:
-        parameters = sum(v.numel() for v in self.weights.values())
+        parameters = sum(v.numel() for k, v in self.weights.items() if not k.endswith(STATISTICS))
         reads, what = ("Reads lines of", "characters") if self.kind == "line" else ("Reads", "classes")
         lines = [
             f"# {self.about.get('name', 'model')}",
@@ -116,7 +117,7 @@ class Bundle:
         ]
         lines += _listed({key: value for key, value in self.about.items() if key != "name"})
         lines += [f"- parameters: {parameters:,}", "", "| metric | value |", "|---|---|"]
-        lines += [f"| {key} | {value:.5g} |" for key, value in self.metrics.items()]
+        lines += [f"| {key} | {value:.5g} |" for key, value in self.metrics.items() if key != "parameters"]
         return "\n".join([*lines, "", "Use: `hwr-predict model=THIS_FOLDER images=*.png`", ""])
 
 

@@ -73,7 +73,7 @@ def test_parts_go_from_input_to_output() -> None:
     assert parts["cnn"] == ["backbone.stage1", "backbone.stage2", "backbone.stage3", "head"]
     assert parts["lenet_16_32"] == ["backbone.stage1", "backbone.stage2", "backbone.hidden1", "head"]
     assert parts["resnet18"] == ["backbone.stem", *(f"backbone.stage{i}" for i in range(1, 5)), "head"]
-    assert parts["crnn"] == [*(f"backbone.stage{i}" for i in range(1, 7)), "neck", "rnn", "head"]
+    assert parts["crnn"] == [*(f"backbone.stage{i}" for i in range(1, 6)), "neck", "rnn", "head"]
     assert parts["crnn_resnet"] == [*(f"backbone.stage{i}" for i in range(1, 9)), "rnn", "head"]  # has no neck
     assert parts["transformer"] == [*(f"backbone.stage{i}" for i in range(1, 5)), "neck", "encoder", "head"]
 

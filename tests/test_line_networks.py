@@ -137,10 +137,10 @@ def test_training_sees_few_widths():
     net, shapes = make("crnn").train(), []
     net.rnn.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[1]))
     net.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape[3]))
-    for widths in ([700, 641], [690, 3], [689, 600]):
+    for widths in ([720, 641], [710, 3], [706, 600]):
         logits, lengths, aside = net(lines(widths), torch.tensor(widths))
         assert logits.shape[1] == aside.shape[1] == lengths.max() == -(-widths[0] // 8)
-    assert shapes == [768, 88] * 3
+    assert shapes == [768, 92] * 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,7 +181,7 @@ def test_the_counter_does_not_see_lstms():
 @pytest.mark.parametrize(
     ("name", "low", "high", "gmac"),
     [
-        ("crnn", 1.9e6, 3e6, 0.6),
+        ("crnn", 1.5e6, 3e6, 0.42),
         ("crnn_mobilenet", 2.4e6, 2.8e6, 0.4),
         ("crnn_resnet", 6e6, 8.5e6, 9.0),
         ("crnn_vgg", 5e6, 5.2e6, 8.2),

@@ -28,7 +28,7 @@ PAPERS = {
 
 
 @pytest.mark.parametrize("folder", sorted(bundle.SHIPPED.iterdir()), ids=lambda p: p.name)
-def test_a_shipped_model_says_what_it_is(folder: Path) -> None:
+def test_a_shipped_model_says_what_it_is(folder: Path, tmp_path: Path) -> None:
     about = json.loads((folder / "bundle.json").read_text())["about"]
     assert {"name", "data", "licence", "command", "seed", "versions"} <= set(about)
     assert sum(f.stat().st_size for f in folder.iterdir()) <= {"mnist": 3e6, "copiste": 8e6}[folder.name]
@@ -37,6 +37,10 @@ def test_a_shipped_model_says_what_it_is(folder: Path) -> None:
     assert about["licence"] in card
     assert "val/accuracy" in card or "val/cer" in card
     assert "test/accuracy" in card or "test/cer" in card
+    model = bundle.load(folder)
+    assert f"- parameters: {sum(p.numel() for p in model.build().parameters()):,}\n" in card
+    model.save(tmp_path / "again", half=True)
+    assert (tmp_path / "again" / "README.md").read_text() == card
 
 
 def test_mnist_reads_digits_of_other_writers_and_scanners(digits: tuple[np.ndarray, np.ndarray]) -> None:
