@@ -88,7 +88,7 @@ def test_the_shortcut_goes_with_the_head() -> None:
 # -------------------------------------------------------------------------------------------------------------- frozen
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "muon"])
 @pytest.mark.parametrize("averaged", [False, True])
 def test_frozen_is_bit_identical(optimizer: str, averaged: bool, digits: tuple) -> None:
     """Weights, statistics and moments, also of what has learnt before; with decay, momentum and averaging."""

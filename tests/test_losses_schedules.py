@@ -306,7 +306,7 @@ def test_accumulated_batches_count_as_one_step(digits):
     np.testing.assert_allclose(noted.rates, [0.1, 0.075, 0.05, 0.025])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize("network", ["cnn", "lenet_16_32", "mobilenet_v3"])
 def test_every_parameter_is_in_one_group_and_norms_and_biases_are_not_decayed(network, optimizer):
     learner = system("constant", network, "sum", optimizer, "optimizer.weight_decay=0.3")

@@ -1,0 +1,90 @@
+"""Muon: an optimiser whose steps move matrices in all directions alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+
+STEPS = 5  # of the iteration below, and its coefficients, both of Jordan et al.: near 1, fast, rather than exactly 1
+A, B, C = 3.4445, -4.7750, 2.0315
+
+
+class Muon(AdamW):
+    """Momentum, orthogonalised, for matrices and kernels; AdamW for the rest.
+
+    The step of a matrix is its averaged gradient with all singular values brought near 1 (Jordan et al. 2024,
+    https://kellerjordan.github.io/posts/muon), times 0.2 and the root of the longer side, which is about as large as
+    a step of AdamW (Liu et al. 2025, arXiv:2502.16982). A kernel is a matrix of its output channels; where it has one
+    input channel, AdamW moves it. :class:`torch.optim.Muon` takes neither kernels nor the rest.
+
+    Args:
+        params: Parameters, or groups of them.
+        momentum: Of matrices, with a look ahead (Nesterov).
+        **adamw: Of :class:`torch.optim.AdamW`; the learning rate and the weight decay are those of matrices as well.
+
+    Raises:
+        ValueError: If a setting is out of range.
+    """
+
+    def __init__(self, params: Any, momentum: float = 0.95, **adamw: Any) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum={momentum}: a share of at least 0 and below 1 is needed")
+        super().__init__(params, **adamw)
+        self.momentum = momentum
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step of the parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grads: dict[Tensor, Tensor] = {}
+        for group in self.param_groups:
+            own = {p: p.grad for p in group["params"] if p.grad is not None and _is_matrix(p)}
+            self._move(own, group["lr"], group["weight_decay"])
+            grads |= own
+        for p in grads:  # AdamW passes over what has no gradient
+            p.grad = None
+        super().step()
+        for p, grad in grads.items():
+            p.grad = grad
+        return loss
+
+    def _move(self, grads: dict[Tensor, Tensor], lr: float, weight_decay: float) -> None:
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)  # those of one shape are one batch
+        for p, grad in grads.items():
+            state = self.state[p]
+            if not state:
+                state.update(step=torch.zeros(()), average=torch.zeros_like(p))  # AdamW looks for a step
+            state["average"].lerp_(grad, 1 - self.momentum)
+            ahead = grad.lerp(state["average"], self.momentum).flatten(1)
+            alike[ahead.shape].append((p, ahead))
+        for shape, members in alike.items():
+            size = 0.2 * max(shape) ** 0.5
+            steps = orthogonal(torch.stack([ahead for _, ahead in members]))
+            for (p, _), step in zip(members, steps, strict=True):
+                p.mul_(1 - lr * weight_decay).sub_(step.reshape(p.shape), alpha=lr * size)
+
+
+def orthogonal(matrices: Tensor) -> Tensor:
+    """Matrices (N, R, C) with the singular vectors of those given, and singular values between about 0.7 and 1.2.
+
+    A quintic Newton-Schulz iteration in bfloat16, see :class:`Muon`. A matrix of zeros stays one.
+    """
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
+    for _ in range(STEPS):
+        squares = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=B, alpha=C), x, beta=A)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _is_matrix(p: Tensor) -> bool:
+    return p.ndim > 1 and (p.ndim == 2 or p.shape[1] > 1)
