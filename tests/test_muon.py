@@ -49,7 +49,7 @@ def test_a_kernel_moves_as_the_matrix_of_its_output_channels() -> None:
 
 
 def test_the_rest_moves_as_with_adamw() -> None:
-    shapes = [(9,), (6, 1, 5, 5), ()]
+    shapes = [(9,), (6, 1, 5, 5), (90, 10), ()]
     ours, theirs = drawn(*shapes), drawn(*shapes)
     moved = learnt(ours, Muon(ours, **SETTINGS, betas=(0.8, 0.9)))
     expected = learnt(theirs, torch.optim.AdamW(theirs, **SETTINGS, betas=(0.8, 0.9)))

@@ -12,6 +12,7 @@ from torch.optim import AdamW
 
 STEPS = 5  # of the iteration below, and its coefficients, both of Jordan et al.: near 1, fast, rather than exactly 1
 A, B, C = 3.4445, -4.7750, 2.0315
+TALL = 8  # rows of a matrix over its columns, at most
 
 
 class Muon(AdamW):
@@ -19,8 +20,9 @@ class Muon(AdamW):
 
     The step of a matrix is its averaged gradient with all singular values brought near 1 (Jordan et al. 2024,
     https://kellerjordan.github.io/posts/muon), times 0.2 and the root of the longer side, which is about as large as
-    a step of AdamW (Liu et al. 2025, arXiv:2502.16982). A kernel is a matrix of its output channels; where it has one
-    input channel, AdamW moves it. :class:`torch.optim.Muon` takes neither kernels nor the rest.
+    a step of AdamW (Liu et al. 2025, arXiv:2502.16982). A kernel is a matrix of its output channels. To the rest belong
+    kernels of one input channel, and matrices with many more rows than columns: outputs of thousands of classes.
+    :class:`torch.optim.Muon` takes neither kernels nor the rest.
 
     Args:
         params: Parameters, or groups of them.
@@ -87,4 +89,5 @@ def orthogonal(matrices: Tensor) -> Tensor:
 
 
 def _is_matrix(p: Tensor) -> bool:
-    return p.ndim > 1 and (p.ndim == 2 or p.shape[1] > 1)
+    kernel_of_one = p.ndim > 2 and p.shape[1] == 1
+    return p.ndim > 1 and not kernel_of_one and p.shape[0] <= TALL * p[0].numel()
