@@ -113,7 +113,6 @@ def test_lines_in_two_processes(tmp_path: Path) -> None:
         "data.columns=1200",
         "data.eval_columns=900",
         "trainer.max_epochs=2",
-        "~optimizer.betas",
         "optimizer.lr=0.002",
     ]
     one, two = learn(tmp_path / "one", *settings), learn(tmp_path / "two", *settings, *TWO)
