@@ -33,11 +33,12 @@ def test_matrices_move_as_with_torchs_muon(shape: tuple[int, int], others: list[
     shapes = [shape, shape, *[(n, 7) for n in others]]
     ours, theirs = drawn(*shapes), drawn(*shapes)
     start = learnt(ours, Muon(ours, **SETTINGS), range(0))
-    reference = torch.optim.Muon(theirs, **SETTINGS, momentum=0.95, adjust_lr_fn="match_rms_adamw")
+    exactly = {"ns_coefficients": (1.875, -1.25, 0.375), "ns_steps": 40}  # all singular values become 1
+    reference = torch.optim.Muon(theirs, **SETTINGS, momentum=0.95, adjust_lr_fn="match_rms_adamw", **exactly)
     made, wanted = learnt(ours, Muon(ours, **SETTINGS)), learnt(theirs, reference)
     for before, own, other in zip(start, made, wanted, strict=True):
         moved, expected = own - before, other - before
-        assert (moved - expected).norm() < 0.02 * expected.norm()  # both round to bfloat16, in another order
+        assert (moved - expected).norm() < 0.1 * expected.norm()  # ours become 0.9 to 1.1
 
 
 def test_a_kernel_moves_as_the_matrix_of_its_output_channels() -> None:
@@ -63,10 +64,21 @@ def test_singular_values_come_near_one_and_singular_vectors_stay(shape: tuple[in
     left, _, right = torch.linalg.svd(given.double(), full_matrices=False)
     between = left.mT @ orthogonal(given).double() @ right.mT
     values = between.diagonal(dim1=1, dim2=2)
-    assert values.min() > 0.6
-    assert values.max() < 1.3
+    assert values.min() > 0.89
+    assert values.max() < 1.13
     assert (between - torch.diag_embed(values)).abs().max() < 0.03
     assert not orthogonal(torch.zeros(1, 3, 5)).any()
+
+
+def test_matrices_of_nearly_one_direction_are_not_blown_up() -> None:
+    draw = torch.Generator().manual_seed(2)
+    left, right = (torch.linalg.qr(torch.randn(2, size, 40, generator=draw)).Q for size in (40, 90))
+    given = torch.stack([torch.logspace(0, -8, 40), torch.eye(40)[0]])  # falling, and all but one zero
+    values = torch.linalg.svdvals(orthogonal(left * given[:, None] @ right.mT).double())
+    assert values.max() < 1.13
+    assert values[0, 7] > 0.89  # a 27th of the first
+    assert values[1, 0] > 0.89
+    assert values[1, 1] < 0.1
 
 
 def test_what_has_no_gradient_stays_to_the_bit() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-STEPS = 5  # of the iteration below, and its coefficients, both of Jordan et al.: near 1, fast, rather than exactly 1
-A, B, C = 3.4445, -4.7750, 2.0315
+# each polynomial a x + b x³ + c x⁵ is the one that brings what those before it made of [0.02, 1] nearest to 1
+POLYNOMIALS = (7.7110, -22.1138, 16.2487), (3.2153, -2.4112, 0.5013), (2.2183, -1.5940, 0.4107)
 TALL = 8  # rows of a matrix over its columns, at most
 
 
@@ -19,9 +19,10 @@ class Muon(AdamW):
     """Momentum, orthogonalised, for matrices and kernels; AdamW for the rest.
 
     The step of a matrix is its averaged gradient with all singular values brought near 1 (Jordan et al. 2024,
-    https://kellerjordan.github.io/posts/muon), times 0.2 and the root of the longer side, which is about as large as
-    a step of AdamW (Liu et al. 2025, arXiv:2502.16982). A kernel is a matrix of its output channels. To the rest belong
-    kernels of one input channel, and matrices with many more rows than columns: outputs of thousands of classes.
+    https://kellerjordan.github.io/posts/muon; here by :func:`orthogonal`), times 0.2 and the root of the longer side,
+    which is about as large as a step of AdamW (Liu et al. 2025, arXiv:2502.16982). A kernel is a matrix of its output
+    channels. To the rest belong kernels of one input channel, and matrices with many more rows than columns: outputs
+    of thousands of classes.
     :class:`torch.optim.Muon` takes neither kernels nor the rest.
 
     Args:
@@ -75,16 +76,23 @@ class Muon(AdamW):
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Matrices (N, R, C) with the singular vectors of those given, and singular values between about 0.7 and 1.2.
+    """Matrices (N, R, C) with the singular vectors of those given, and singular values between about 0.9 and 1.1.
 
-    A quintic Newton-Schulz iteration in bfloat16, see :class:`Muon`. A matrix of zeros stays one.
+    Three polynomials of odd powers in bfloat16, one after the other, each the best after those before it (Polar
+    Express, Amsel et al. 2025, arXiv:2505.16932). Before them a matrix is divided by the fourth root of the sum of the
+    fourth powers of its singular values, which the first of them has at hand: values below a fiftieth of that end
+    smaller. A matrix of zeros stays one.
     """
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
     x = (x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)).bfloat16()
-    for _ in range(STEPS):
-        squares = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=B, alpha=C), x, beta=A)
+    squares = x @ x.mT
+    size = 1.02 * squares.norm(dim=(1, 2), keepdim=True).sqrt() + 1e-7  # bfloat16 rounds: none may come out above 1
+    x, squares = x / size, squares / size.square()
+    for i, (a, b, c) in enumerate(POLYNOMIALS):
+        if i:
+            squares = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(squares, squares, squares, beta=b, alpha=c), x, beta=a)
     return (x.mT if tall else x).to(matrices.dtype)
 
 
