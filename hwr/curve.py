@@ -139,8 +139,10 @@ def plan(cfg: DictConfig, base: Mapping[str, DictConfig], available: int) -> lis
         available: How many training labels there are.
 
     Raises:
-        HwrError: If more labels are wanted, or there are none to choose from.
+        HwrError: If more labels are wanted, or there are none to choose from, or from scratch there is no network.
     """
+    if "_target_" not in (base["scratch"].network or {}):
+        raise HwrError("scratch: network=null is the start model's; name what starts from nothing: scratch=tsv_crnn")
     if lacking := [arm for arm, common in base.items() if "labels" not in common.data]:
         raise HwrError(f"data: the data of {lacking[0]} is made up as training goes on: no labels to choose from")
     facts = {"finetune": [available, _weights(cfg.init_from)], "scratch": [available]}

@@ -85,13 +85,15 @@ def print_readings(
         lines: Whether the images are of lines.
 
     Raises:
-        HwrError: At the end, if some could not be read.
+        HwrError: At the end, if some could not be read; then nothing is written if none could.
     """
     from hwr.files import write_bytes, write_text
 
     rows, failed, seen_names, what = [], 0, unique_names(paths), "text" if lines else "label"
     for path, reading in zip(paths, readings, strict=True):
         if isinstance(reading, HwrError):
+            if len(paths) == 1:
+                raise reading
             failed += 1
             print(f"hwr.predict: error: {reading}", file=sys.stderr)
             continue
@@ -100,6 +102,8 @@ def print_readings(
         if cfg.save_seen is not None:
             write_bytes(Path(cfg.save_seen) / seen_names[path], png(reading.seen))
         rows.append({"image": str(path), **as_row(reading)})
+    if failed == len(paths):
+        raise HwrError(f"none of {failed} images could be read")
     text = {"table": as_table, "json": as_json, "csv": as_csv}[cfg.format](rows, what)
     if cfg.output is None:
         print(text, end="")

@@ -250,6 +250,7 @@ def test_scratch_may_be_another_experiment(scratch: str) -> None:
         (["init_from=mnist", "lables=[50]"], "did you mean labels"),
         (["init_from=nope"], "nope"),
         (["init_from=copiste", "experiment=digit_strings_crnn"], "no labels to choose from"),
+        (["init_from=mnist", "experiment=finetune_full", "data=digits"], "name what starts from nothing"),
     ],
 )
 def test_mistakes(call: Run, arguments: list[str], words: str) -> None:

@@ -98,6 +98,17 @@ def test_goes_on_after_a_bad_image(call: Run, line_run: Path, scans: dict[str, s
 # ---- decoders
 
 
+def test_where_nothing_can_be_read_nothing_is_written(call: Run, line_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    (alone,) = errors(call("predict", f"model={line_run}", "images=a.png", "output=read.csv", "format=csv"))
+    assert "a.png: not an image in a known format" in alone
+    (tmp_path / "b.png").write_bytes(b"")
+    *each, summary = errors(call("predict", f"model={line_run}", "images=*.png", "output=read.csv", "format=csv"))
+    assert len(each) == 2
+    assert summary.endswith("none of 2 images could be read")
+    assert not (tmp_path / "read.csv").exists()
+
+
 def test_a_regular_expression_is_obeyed(call: Run, line_run: Path, scans: dict[str, str]) -> None:
     for pattern in (r"\d{1,2}/\d{1,2}/\d{2}", r"[0-9]{4}|[^/]{3,7}"):
         arguments = ["decoder=beam", f"decoder.regex={pattern}", "format=json"]

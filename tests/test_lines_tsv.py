@@ -47,6 +47,13 @@ def test_columns_in_any_order_others_passed_over(tmp_path):
     assert lines.items[0].writer is None
 
 
+def test_a_table_made_on_windows_names_its_images(tmp_path):
+    lines = read_table(write_table(tmp_path / "t.tsv", [["a/1.png", "mot"]]))
+    (tmp_path / "t.tsv").write_text("image\ttext\na\\1.png\tmot\n")
+    (found,) = read_table(tmp_path / "t.tsv").items
+    np.testing.assert_array_equal(found.read(), lines.items[0].read())
+
+
 def test_quotes_in_tsv_are_quotes(tmp_path):
     rows = [["1.png", '"Quoi ?" dit-il'], ["2.png", 'un "mot'], ["3.png", '"']]
     assert list(texts(read_table(write_table(tmp_path / "t.tsv", rows))).values()) == [row[1] for row in rows]

@@ -72,8 +72,13 @@ def read_table(path: str | Path) -> Lines:
         if problem:
             lines.reject(image or f"line {number}", f"{path}, line {number}: {problem}", text, writer or None)
         else:
-            lines.add(image, text, path.parent / image, writer or None)
+            lines.add(image, text, _image(path.parent, image), writer or None)
     return lines.checked(path)
+
+
+def _image(folder: Path, name: str) -> Path:
+    path = folder / name
+    return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path  # a table made on Windows
 
 
 def rows_of(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str], str]]:
