@@ -51,6 +51,7 @@ PATH_KEYS = {
     "data.root",
     "data.text",
     "hydra.run.dir",
+    "run_dir",
 }
 TEXT_KEYS = {"decoder.regex", "decoder.separators"}  # whatever characters they are made of
 
@@ -158,7 +159,7 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
                 run(cfg)
 
     def main() -> None:
-        sys.argv[1:] = without_nulls(quote_paths(sys.argv[1:]))
+        sys.argv[1:] = without_nulls(one_directory(quote_paths(sys.argv[1:])))
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing a page
         with _one_line(config_name):
             if _multirun(sys.argv[1:]):
@@ -186,13 +187,20 @@ def without_nulls(arguments: Sequence[str]) -> list[str]:
     return list(map(group, arguments))
 
 
+def one_directory(arguments: Sequence[str]) -> list[str]:
+    """Has Hydra, too, write into ``run_dir=X``, and not into a new directory beside it."""
+    if _multirun(arguments) or any(a.startswith("hydra.run.dir=") for a in arguments):
+        return list(arguments)
+    return [f"hydra.{a.replace('_', '.', 1)}" if a.startswith("run_dir=") else a for a in arguments]
+
+
 def quote_paths(arguments: Sequence[str]) -> list[str]:
     """Quotes the values of keys that hold a path, so that ``images=scan (1).png`` is read as the shell meant it."""
     keys = {"hydra.sweep.dir"} if _multirun(arguments) else PATH_KEYS  # in a sweep a comma separates values
 
     def quoted(argument: str) -> str:
         key, _, value = argument.partition("=")
-        if key in TEXT_KEYS and keys is PATH_KEYS:
+        if key in TEXT_KEYS and keys is PATH_KEYS and value != "null":
             return argument if value[:1] in ("'", '"') else f"{key}='" + value.replace("'", "\\'") + "'"
         plain = re.fullmatch(r"[\w./~*?%@-]*", value, re.ASCII) or value[0] in "'\"[" or "${" in value
         return argument if key not in keys or plain else f"{key}='" + value.replace("'", "\\'") + "'"
@@ -225,6 +233,7 @@ def _one_line(config_name: str) -> Iterator[None]:
             errno.EFBIG: "files may not grow so large here (ulimit -f); allow it, then go on with ckpt_path=last",
             errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
             errno.EACCES: "permission denied; choose another place with hydra.run.dir=FOLDER",
+            errno.EISDIR: "a folder stands where a file is needed",
             errno.EEXIST: "a file stands where a folder is needed",
             errno.ENOTDIR: "a file stands where a folder is needed",
         }
@@ -271,6 +280,10 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
         ]
     except HwrError:
         known = []
+    group, _, name = key.partition(".")
+    options = sorted((CONF_DIR / group).glob("*.yaml")) if group != "data" else []
+    if 0 < len(owners := [p.stem for p in options if name in OmegaConf.load(p)]) < 5:
+        return f"{key} is a key of {group}={' or '.join(owners)}; add that as well"
     parent = key.rpartition(".")[0]
     siblings = [k for k in known if k.rpartition(".")[0] == parent]
     if parent and key in known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def beam(
     model: Bundle,
     width: int = 10,
     lexicon: str | None = None,
-    separators: str = " ",
+    separators: str | None = " ",
     regex: str | None = None,
     lm: str | None = None,
     lm_weight: float | None = None,
@@ -40,7 +41,7 @@ def beam(
         model: The model of lines.
         width: Number of prefixes kept after each frame.
         lexicon: A file of words, one a line, UTF-8: nothing else is read.
-        separators: Between words of the lexicon; with "" an image shows exactly one of its entries.
+        separators: Between words of the lexicon; with None or "" an image shows exactly one of its entries.
         regex: What an image shows matches this as a whole, see :class:`hwr.decoding.Regex`.
         lm: File of another :class:`hwr.decoding.CharNGram`.
         lm_weight: Its weight; None is the tuned one, or 0.5 for a file.
@@ -54,11 +55,13 @@ def beam(
     if not isinstance(width, int) or width < 1:
         raise HwrError(f"decoder.width={width}: a whole number above 0 is needed")
     for name, value in {"lm_weight": lm_weight, "bonus": bonus}.items():
-        if not isinstance(value, int | float | None):
+        if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             raise HwrError(f"decoder.{name}={value}: a number is needed")
+    if lm_weight is not None and lm_weight < 0:
+        raise HwrError(f"decoder.lm_weight={lm_weight}: at least 0 is needed")
     constraint: Constraint | None = Regex(regex) if regex is not None else None
     if lexicon is not None:
-        constraint = read_lexicon(Path(lexicon), separators)
+        constraint = read_lexicon(Path(lexicon), separators or "")
     ngram, tuned = None, {"weight": 0.5, "bonus": 0.0}
     if lm is not None:
         ngram = CharNGram.load(Path(lm).expanduser())

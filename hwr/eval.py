@@ -34,9 +34,10 @@ def run(cfg: DictConfig) -> None:
     console.print(f"{cfg.run} on {cfg.split}", soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     if lines:
-        console.print(PROFILE, soft_wrap=True, highlight=False)
+        console.print(PROFILE, soft_wrap=True, highlight=False, markup=False)
     tables = "lines.csv, confusions.csv" if lines else "per_class.csv"
-    console.print(f"metrics.json, {tables} and figures: {result.run_dir}", soft_wrap=True, highlight=False)
+    where = f"metrics.json, {tables} and figures: {result.run_dir}"
+    console.print(where, soft_wrap=True, highlight=False, markup=False)
 
 
 main = command("eval", run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -35,6 +36,7 @@ from hwr.parts import DataModule
 from hwr.systems import System
 from hwr.systems.distillation import Distillation
 
+log = logging.getLogger(__name__)
 KERNELS = 4096  # that oneDNN keeps; its own limit of 1,024 is that of some 30 shapes of batches
 FILLED = ("optimizer", "trainer", "system", "callbacks", "tune", "lr_scaling")  # what labels or a search may change
 
@@ -153,6 +155,11 @@ def evaluate(cfg: DictConfig) -> Result:
     with parts.one_line_errors(), memory.advised(partial(memory.eval_advice, cfg)):
         model = bundle.load(cfg.run)
         data = parts.data_of(model, cfg.run, cfg.data)
+        if isinstance(data, LineDataModule) and cfg.data is not None and cfg.split in data.apart:
+            log.warning(
+                "%s: %d of %d lines, set apart as in training; a split of its own (%s.tsv or a folder %s) counts whole",
+                cfg.split, len(data.sets[cfg.split]), data.apart[cfg.split], cfg.split, cfg.split,
+            )  # fmt: skip
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
         gallery = LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))
         decoder = parts.make(cfg.decoder, _partial_=True)

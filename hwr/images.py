@@ -166,16 +166,30 @@ def _stretched(levels: npt.NDArray[np.float64], where: str) -> Grey:
 
 
 def _on_background(image: Image.Image) -> Grey:
-    """Composites an RGBA image on what its visible pixels call for: their own paper, else the contrast to the ink."""
+    """Composites an RGBA image on what its visible pixels call for: their own paper, else the contrast to the ink.
+
+    Where a program made paper transparent, ink keeps a seam of the paper's shade.
+    """
     alpha = np.asarray(image.getchannel("A"), np.float32) / 255
     grey = np.asarray(image.convert("RGB").convert("L"), np.float32)
-    visible = grey[alpha > 0.5]
+    seen = alpha > 0.5
+    visible, seam = grey[seen], grey[seen & _beside(~seen)]
+    varied = visible.size > 0 and np.ptp(np.percentile(visible, (2, 98))) > 64
     background = 255.0
-    if visible.size > alpha.size / 2 and np.ptp(np.percentile(visible, (2, 98))) > 64:
+    if varied and visible.size > alpha.size / 2:
         background = float(np.median(visible))
+    elif varied and seam.size:
+        background = 255.0 if seam.mean() >= visible.mean() else 0.0
     elif float((grey * alpha).sum()) > 127.5 * float(alpha.sum()):
         background = 0.0
     return np.rint(grey * alpha + background * (1 - alpha)).astype(np.uint8)
+
+
+def _beside(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """The pixels above, below, left and right of those of a mask."""
+    padded = np.pad(mask, 1)
+    beside: npt.NDArray[np.bool_] = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
+    return beside
 
 
 def _from_array(array: npt.NDArray[Any]) -> Grey:

@@ -90,6 +90,7 @@ def data_for(cfg: DictConfig, start: transfer.Start | None) -> DataModule:
     if start is not None:
         start.prepare(data, follow=cfg.network is None or "_target_" not in cfg.network)
     data.setup()
+    _check_training(data, "data")
     return data
 
 
@@ -130,7 +131,13 @@ def old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) ->
         raise HwrError("old_data: characters and lines cannot be mixed")
     old.preprocess = data.preprocess
     old.setup()
+    _check_training(old, "old_data")
     return old
+
+
+def _check_training(data: DataModule, key: str) -> None:
+    if "train" not in data.sets:
+        raise HwrError(f"{key}: there is no training split, only {' and '.join(data.sets)}, which can judge a model")
 
 
 def mix(data: DataModule, old: DataModule | None, share: float, network: Any) -> None:

@@ -29,6 +29,8 @@ def run(cfg: DictConfig) -> None:
     if (cfg.images is None) == (cfg.pages is None):
         which = "images must be given" if cfg.images is None else "images and pages cannot both be given"
         raise HwrError(f"{which}: images=FILES of characters or lines, or pages=FILES.xml of whole pages")
+    if cfg.output is not None and (not str(cfg.output) or (cfg.images is not None and Path(cfg.output).is_dir())):
+        raise HwrError(f"output={cfg.output}: {'a folder; ' if cfg.output else ''}the name of a file is needed")
     from hwr.images import list_images
     from hwr.line_recognizer import LineRecognizer
 
@@ -165,7 +167,7 @@ def as_table(rows: list[dict[str, Any]], what: str) -> str:
     for row in rows:
         rest = "  ".join(f"{t['label']} {t['probability']:.1%}" for t in row.get("top", [])[1:])
         more = [_escape(rest)] if what == "label" else []
-        table.add_row(row["image"], f"[bold]{_escape(row[what])}", f"{row['confidence']:.1%}", *more)
+        table.add_row(_escape(row["image"]), f"[bold]{_escape(row[what])}", f"{row['confidence']:.1%}", *more)
     out = io.StringIO()
     Console(file=out, force_terminal=sys.stdout.isatty(), width=None if sys.stdout.isatty() else 1000).print(table)
     return out.getvalue()

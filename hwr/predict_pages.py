@@ -10,14 +10,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from hwr.data.lines.pages import PageCrop, line_crops
+from hwr.data.lines.pages import WRITTEN, PageCrop, line_crops
 from hwr.data.lines.write_back import write_back
 from hwr.errors import HwrError
 from hwr.images import Grey
 from hwr.line_recognizer import LineRecognizer, TextReading
 from hwr.predict import unique_names
-
-WRITTEN = ".hwr.xml"  # how a page that was read is named beside its original
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ def read_pages(cfg: DictConfig, pages: Sequence[Path], recognizer: LineRecognize
     targets, failures = outputs(pages, None if cfg.output is None else str(cfg.output)), Failures()
     lines = list(_lines(pages, cfg.straighten, failures))
     readings = recognizer.read_many(_crops(lines), cfg.columns)
+    written = 0
     for page, group in groupby(zip(lines, readings, strict=True), key=lambda pair: pair[0].page):
         read = _readings(page, list(group), failures)
         if not read:
@@ -105,10 +104,12 @@ def read_pages(cfg: DictConfig, pages: Sequence[Path], recognizer: LineRecognize
         except HwrError as error:
             failures.add(str(error))
             continue
+        written += 1
         mean = sum(found.confidence for found in read.values()) / len(read)
         print(f"{page}: {len(read)} lines, mean confidence {mean:.1%} -> {targets[page]}", flush=True)
     if failures.count:
-        raise HwrError(f"{failures.count} pages or lines could not be read; the others were")
+        rest = "the others were" if written else "so nothing was written"
+        raise HwrError(f"{failures.count} pages or lines could not be read or written; {rest}")
 
 
 class Failures:

@@ -91,11 +91,10 @@ def by_length(
 
 def line_tables(readings: Sequence[LineReading]) -> dict[str, str]:
     """CSV tables about readings of lines, by file name: every line, worst first; confusions; by writer; by length."""
-    rates = [(error_rate([line]), line) for line in readings]
-    rates.sort(key=lambda pair: (-pair[0].cer, pair[1].name))
+    rates = [(1.0 if line.id < 0 else error_rate([line]).cer, line) for line in readings]
+    rates.sort(key=lambda pair: (-pair[0], pair[1].name))
     lines = [
-        [r.name, r.writer or "", f"{rate.cer:.4f}", f"{r.confidence:.4f}", r.reference, r.hypothesis]
-        for rate, r in rates
+        [r.name, r.writer or "", f"{cer:.4f}", f"{r.confidence:.4f}", r.reference, r.hypothesis] for cer, r in rates
     ]
     pairs = confusions((line.reference, line.hypothesis) for line in readings)
     writers: dict[str, list[LineReading]] = {}

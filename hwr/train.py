@@ -76,7 +76,7 @@ def report(result: Result) -> None:
         f"python -m hwr.eval run={result.run_dir}",
         f"python -m hwr.predict model={result.run_dir} images=YOUR_{'LINE' if lines else 'IMAGE'}.png",
     ):
-        console.print(f"  {text}", soft_wrap=True, highlight=False)
+        console.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 
 
 def line_rows(result: Result) -> list[tuple[str, str, str]]:

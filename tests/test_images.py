@@ -11,6 +11,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -106,6 +107,19 @@ def test_transparent_pixels_contrast_with_the_ink(hidden: int) -> None:
     half = alpha_image(0, hidden)
     half[2:6, 3, 3] = 128
     assert abs(int(read_grey(half)[3, 3]) - 127) <= 1
+
+
+@pytest.mark.parametrize("limit", [160, 225, 250])
+@pytest.mark.parametrize("light_ink", [False, True])
+def test_paper_that_was_made_transparent_comes_back(limit: int, light_ink: bool) -> None:
+    levels = np.full((40, 60), 255.0)
+    levels[10:30, 10:14] = levels[10:30, 30:34] = levels[18:22, 10:34] = 10
+    blurred = cv2.GaussianBlur(levels, (0, 0), 1.5).astype(np.uint8)
+    plain = 255 - blurred if light_ink else blurred
+    seen = np.where(blurred >= limit, 0, 255).astype(np.uint8)
+    grey = read_grey(np.dstack([plain, plain, plain, seen])).astype(int)
+    assert grey[0, 0] == (0 if light_ink else 255)
+    assert np.abs(grey - plain).max() <= 255 - limit
 
 
 def test_transparent_corners_take_the_colour_of_visible_paper() -> None:

@@ -31,11 +31,13 @@ from line_fixtures import (
 from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from hwr import parts
 from hwr.config import compose
 from hwr.data.casia_characters import CASIACharacters
 from hwr.data.lines.base import LineDataModule, frames_needed
 from hwr.data.lines.datamodules import CASIA, IAM, TSV, Pages
-from hwr.data.lines.items import LineImage, Lines, Stamp
+from hwr.data.lines.items import LineImage, Lines, Stamp, check_disjoint
+from hwr.data.lines.pages import read_pages
 from hwr.data.splits import last, stratified
 from hwr.errors import HwrError
 from hwr.line_preprocess import LinePreprocess
@@ -122,13 +124,54 @@ def test_a_bad_line_is_left_out_and_the_rest_trains(tmp_path, caplog, row, prepa
 
 
 def test_the_log_names_three_and_counts_the_others(tmp_path, caplog):
-    rows = [*good(6), *([f"missing{i}.png", "x"] for i in range(5))]
-    data = tsv(tmp_path, rows)
+    write_table(tmp_path / "train.tsv", [*good(6), *([f"missing{i}.png", "x"] for i in range(5))])
+    for name in ("val", "test"):
+        write_table(tmp_path / f"{name}.tsv", [[f"{name}.png", "un"]])
+    data = TSV(str(tmp_path), **settings())
+    data.setup()
     (line,) = [r.message for r in caplog.records if "left out" in r.message]
     assert "left out of training: 5:" in line
     assert [f"missing{i}.png" in line for i in range(5)] == [True] * 3 + [False] * 2
     assert "and 2 more" in line
-    assert len(everything(data)) == 11
+    assert len(everything(data)) == 13
+
+
+def test_a_split_that_is_set_apart_has_its_share_of_what_cannot_be_used(tmp_path):
+    data = tsv(tmp_path, [*good(12), *([f"missing{i}.png", "perdu"] for i in range(12))])
+    assert len(everything(data)) == 24
+    lost = {name: [line.text for line in part.lost] for name, part in data.sets.items()}
+    assert {name: len(texts) for name, texts in lost.items()} == {"train": 7, "val": 2, "test": 3}
+    assert data.apart == {"test": 12, "val": 9}
+    again = TSV(str(tmp_path / "t.tsv"), **settings())
+    again.setup()
+    assert all(again.sets[name].lost == part.lost for name, part in data.sets.items())
+
+
+def test_a_test_split_alone_can_judge_a_model_but_not_train_one(tmp_path):
+    write_table(tmp_path / "test.tsv", good())
+    data = TSV(str(tmp_path), **settings())
+    data.setup()
+    data.as_classes("".join(sorted(set("".join(WORDS)))))
+    data.check_feasible(Frames())
+    assert {name: len(part) for name, part in data.sets.items()} == {"test": 8}
+    assert next(iter(data.loader("test"))).targets.numel() == sum(map(len, WORDS[:8]))
+    with pytest.raises(HwrError, match="data: there is no training split, only test"):
+        parts.datamodule(compose("train", ["experiment=tsv_crnn", f"data.path={tmp_path}"]))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("text", ["un", "u" * 16])
+def test_a_split_without_a_line_that_can_be_used_is_an_error_before_training(tmp_path, split, text):
+    for name in ("train", "val", "test"):
+        write_table(tmp_path / name / "x.tsv", good(2))
+        rows = [[f"{name}/{i}.png", text if name == split else WORDS[i]] for i in range(2)]
+        write_table(tmp_path / f"{name}.tsv", rows)
+    if text == "un":
+        for i in range(2):
+            (tmp_path / split / f"{i}.png").write_bytes(b"no image")
+    data = TSV(str(tmp_path), **settings())
+    with pytest.raises(HwrError, match=f"^{split}: none of 2 lines can be used; the first: {split}/0.png"):
+        data.setup() if text == "un" else (data.setup(), data.check_feasible(Frames()))
 
 
 def test_evaluation_drops_nothing(tmp_path):
@@ -482,12 +525,34 @@ def test_pages_with_something_wrong(tmp_path):
     (tmp_path / "w9_7.xml").write_text(page_xml([PageLine("perdu")])[:400])
     data = Pages(str(tmp_path), **settings())
     data.setup()
-    reasons = {line.name: line.reason for line in data.sets["train"].lost}
+    reasons = {line.name: line.reason for part in data.sets.values() for line in part.lost}
     assert reasons.keys() == {"w9_9.xml#l0", "w9_9.xml#l1", "w9_8.xml#l0", "w9_7.xml"}
     assert "no coordinates" in reasons["w9_9.xml#l0"]
     assert "(900, 900) to (990, 950) is outside the page of 200 x 300" in reasons["w9_9.xml#l1"]
     assert "it names elsewhere.png" in reasons["w9_8.xml#l0"]
     assert sum(len(part) for part in data.sets.values()) == 13
+
+
+def test_one_page_described_by_two_files_is_in_one_split(tmp_path, caplog):
+    for kind in ("alto", "page"):
+        (tmp_path / kind).mkdir()
+        pages(tmp_path / kind, kind, 6)
+        for image in (tmp_path / kind).glob("*.png"):
+            image.replace(tmp_path / image.name)
+    (tmp_path / "page" / "w0_0.hwr.xml").write_bytes((tmp_path / "page" / "w0_0.xml").read_bytes())
+    data = Pages(str(tmp_path), **settings())
+    data.setup()
+    home = {name: {Path(line.partition("#")[0]).stem for line in part.names} for name, part in data.sets.items()}
+    assert {name: len(found) for name, found in home.items()} == {"train": 4, "val": 1, "test": 1}
+    assert not home["train"] & (home["val"] | home["test"])
+    assert not any(".hwr" in name for part in data.sets.values() for name in part.names)
+    assert (
+        "6 pages have several XML files, whose lines all count, such as alto/w0_0.xml and page/w0_0.xml" in caplog.text
+    )
+    for name, kind in {"train": "alto", "test": "page"}.items():
+        (tmp_path / kind).rename(tmp_path / name)
+    with pytest.raises(HwrError, match=r"the image of w0_0.xml#\w+ is in train"):
+        check_disjoint({name: read_pages(tmp_path / name) for name in ("train", "test")}, ("image",))
 
 
 def test_the_same_page_in_two_splits(tmp_path):

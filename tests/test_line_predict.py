@@ -156,6 +156,8 @@ def test_a_language_model_is_followed(call: Run, line_run: Path, scans: dict[str
         (["decoder.lm=empty.txt"], "no n-gram model"),
         (["decoder.lm=greek.npz"], "greek.npz: an n-gram model of another charset"),
         (["decoder.lm_weight=much"], "a number"),
+        (["decoder.lm_weight=inf"], "a number"),
+        (["decoder.lm_weight=-1"], "at least 0"),
         (["decoder.width=0"], "decoder.width=0"),
         (["decoder.width=wide"], "a number"),
         (["decoder.widht=3"], "did you mean decoder.width?"),
@@ -175,6 +177,8 @@ def test_decoder_mistakes(settings: list[str], words: str, call: Run, line_run: 
 def test_an_unknown_decoder_is_named_with_the_known_ones(call: Run) -> None:
     (line,) = errors(call("predict", "images=a.png", "decoder=beem"))
     assert "did you mean beam?" in line
+    (line,) = errors(call("predict", "images=a.png", "decoder.regex=1"))
+    assert "decoder.regex is a key of decoder=beam; add that as well" in line
 
 
 def test_what_is_for_lines_is_refused_for_characters(call: Run, tmp_path: Path) -> None:
@@ -269,7 +273,7 @@ def test_lines_and_pages_that_cannot_be_read_leave_the_others(call: Run, line_ru
     (folder / "mets.xml").write_text("<mets/>", encoding="utf-8")
     done = call("predict", f"model={line_run}", "pages=in")
     *problems, summary = errors(done)
-    assert "could not be read; the others were" in summary
+    assert "could not be read or written; the others were" in summary
     for name, words in {
         "bare.xml": "no TextLine",
         "cut.xml": "not well-formed",
@@ -287,6 +291,33 @@ def test_lines_and_pages_that_cannot_be_read_leave_the_others(call: Run, line_ru
     good, part = (read_page(folder / f"{name}.hwr.xml").lines for name in ("good", "part"))
     assert part[1].text == "stale words"
     assert (part[0].text, part[2].text) == (good[0].text, good[2].text)
+
+
+def test_a_table_of_paths_with_brackets(call: Run, line_run: Path, tmp_path: Path) -> None:
+    names = ["[scan]/a[b]c.png", "x[/]y.png", "[red]z.png"]
+    for name in names:
+        save(tmp_path / "in" / name, written("12 34", 60))
+    done = call("predict", f"model={line_run}", "images=[" + ",".join(f"'in/{name}'" for name in names) + "]")
+    assert done.returncode == 0, done.stderr
+    assert [f"in/{name}" in done.stdout for name in names] == [True] * 3
+
+
+def test_where_to_write_is_looked_at_before_reading(call: Run, line_run: Path, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", written("12 34", 60))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    page(tmp_path / "in", "gone", ["1914"])
+    (tmp_path / "in" / "gone.png").unlink()
+    for settings, words in (
+        (["images=a.png", "output=folder"], "output=folder: a folder; the name of a file is needed"),
+        (["images=a.png", "output="], "output=: the name of a file is needed"),
+        (["images=a.png", "output=file/x.csv"], "file/x.csv: a file stands where a folder is needed"),
+    ):
+        (line,) = errors(call("predict", f"model={line_run}", *settings))
+        assert words in line
+    *_, summary = errors(call("predict", f"model={line_run}", "pages=in/gone.xml"))
+    assert "1 pages or lines could not be read or written; so nothing was written" in summary
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "file", "folder", "in"]
 
 
 @pytest.mark.parametrize(

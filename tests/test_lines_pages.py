@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import threading
 import xml.etree.ElementTree as ET
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -237,6 +238,7 @@ def test_the_image_is_found_by_name_else_by_stem(tmp_path):
         "folder": ("scans/p1.png", "scans/p1.png"),
         "windows": ("C:\\scans\\p1.png", "p1.png"),
         "address": ("file:///elsewhere/p1.png", "p1.png"),
+        "escaped": ("my%20page%281%29.png", "my page(1).png"),
         "stem": ("gone.tif", "page.PNG"),
         "unnamed": ("", "page.jpg"),
     }
@@ -244,8 +246,12 @@ def test_the_image_is_found_by_name_else_by_stem(tmp_path):
         make(tmp_path / name, alto([PageLine(name)], image=named), image)
     make(tmp_path / "above" / "page", page_xml([PageLine("above")], image="p1.png"), None)
     save(tmp_path / "above" / "p1.png", page_image())
+    make(tmp_path / "workspace" / "SEG", page_xml([PageLine("workspace")], image="IMG/p2.png"), None)
+    save(tmp_path / "workspace" / "IMG" / "p2.png", page_image())
+    absolute = save(tmp_path / "far" / "away" / "p3.png", page_image())
+    make(tmp_path / "absolute", alto([PageLine("absolute")], image=str(absolute)), None)
     found = read_pages(tmp_path)
-    assert sorted(item.text for item in found.items) == sorted([*cases, "above"])
+    assert sorted(item.text for item in found.items) == sorted([*cases, "above", "workspace", "absolute"])
     assert all(item.read().shape == BOX.shape for item in found.items)
 
 
@@ -510,6 +516,35 @@ def test_page_written_back_reads_as_written_and_keeps_the_rest(tmp_path, prefix)
     assert [e.tag.removeprefix(space) for e in after["l4"]] == ["Coords", "Baseline", "TextEquiv", "TextStyle"]
     region = root.find(f".//{space}TextRegion/{space}TextEquiv/{space}Unicode").text
     assert region == "lu & <écrit>\nneuf deux\nun seul mot\nintacte\napparu"
+
+
+def test_a_hyphen_that_is_read_stays_one(tmp_path):
+    divided = '<String CONTENT="recon" SUBS_TYPE="HypPart1" SUBS_CONTENT="reconnu"/><HYP CONTENT="{}"/>'
+    marks, read = ("-", "\u00ad", "-", "-"), ("recon-", "recon-", "raison-", "recon")
+    source = make(tmp_path, alto([PageLine(inner=divided.format(mark)) for mark in marks]))
+    write_back(source, source, {f"l{i}": (text, 0.5) for i, text in enumerate(read)})
+    assert tuple(texts_of(source).values()) == read
+    space = "{http://www.loc.gov/standards/alto/ns-v4#}"
+    lines = list(ET.parse(source).iter(f"{space}TextLine"))
+    strings = [line.find(f"{space}String") for line in lines]
+    assert [string.get("CONTENT") for string in strings] == ["recon", "recon", "raison", "recon"]
+    assert [string.get("SUBS_CONTENT") for string in strings] == ["reconnu", "reconnu", None, None]
+    assert [line.find(f"{space}HYP") is not None for line in lines] == [True, True, True, False]
+
+
+def test_regions_in_regions_follow_and_attributes_keep_their_line_breaks(tmp_path):
+    content = page_xml([PageLine("un"), PageLine("deux")], region_text="vieux")
+    before, region, rest = re.fullmatch(r"(.*)(<TextRegion.*</TextRegion>)(.*)", content, re.DOTALL).groups()
+    custom = "a&#10;b&#9;c&#13;d &amp;#10;"
+    outer = f'<TextRegion id="outer" custom="{custom}"><Coords points="0,0 9,9"/>{region}'
+    outer += "<TextEquiv><Unicode>plus vieux</Unicode></TextEquiv></TextRegion>"
+    source = make(tmp_path, before + outer + rest)
+    write_back(source, source, {"l0": ("lu", 0.5)})
+    root = ET.parse(source).getroot()
+    space = root.tag.removesuffix("PcGts")
+    texts = [e.findtext(f"{space}TextEquiv/{space}Unicode") for e in root.iter(f"{space}TextRegion")]
+    assert texts == ["lu\ndeux"] * 2
+    assert next(root.iter(f"{space}TextRegion")).get("custom") == "a\nb\tc\rd &#10;"
 
 
 def test_what_cannot_be_written_back_leaves_the_file_alone(tmp_path):

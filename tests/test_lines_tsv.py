@@ -99,7 +99,7 @@ def test_every_bad_row_is_rejected_alone_with_its_line_and_its_text(tmp_path):
     assert kept["missing.png"] == "sans image"
     assert kept["11.png"] == "fichier vide"
     assert kept["12.png"] == "lat?n"  # printable
-    assert kept["2.png"] == ""  # where the text begins and ends is not known
+    assert kept["2.png"] == "un tab ici"
 
 
 def test_an_empty_writer_is_rejected(tmp_path):

@@ -59,6 +59,9 @@ class LineDataModule(SplitDataModule):
         balance: Draw training lines with replacement, those with rare characters oftener.
         pseudo_labels: A table of lines that a model has read, to train on as well, see :mod:`hwr.data.lines.pseudo`.
         pseudo_confidence: With which they must have been read.
+
+    Attributes:
+        apart: Splits that were set apart, and of how many lines.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class LineDataModule(SplitDataModule):
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
+        self.apart: dict[str, int] = {}
         self.charset: Charset | None = None
         self.endless = False
 
@@ -110,7 +114,8 @@ class LineDataModule(SplitDataModule):
         """Reads the splits, sets validation and test apart where there are none, and prepares the images."""
         splits = self.read()
         for name in ("test", "val"):
-            if name not in splits:
+            if name not in splits and "train" in splits:
+                self.apart[name] = len(splits["train"])
                 splits["train"], splits[name] = self._set_apart(name, splits["train"])
         if self.pseudo_labels is not None:
             guessed = read_pseudo_labels(self.pseudo_labels, self.pseudo_confidence, splits)
@@ -119,18 +124,21 @@ class LineDataModule(SplitDataModule):
         return {name: prepare(lines, self.preprocess, self.cache, name) for name, lines in splits.items()}
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the data once, chooses the charset and rejects training lines that nothing can be learnt from."""
+        """Loads the data once, chooses the charset and rejects training lines that nothing can be learnt from.
+
+        Data without a training split can only judge a model.
+        """
         if self.sets:
             return
         self.sets = self.load()
-        if self.corrections is not None:
+        if self.corrections is not None and "train" in self.sets:
             self.sets["train"] = correct_lines(self.sets, self.corrections)
         for name, part in self.sets.items():
             tell_lost(name, part.lost)
+            check_some(name, part.lost, len(part))
+        if "train" not in self.sets:
+            return
         train = self.sets["train"]
-        if not len(train):
-            first = f"; the first: {train.lost[0]}" if train.lost else ""
-            raise HwrError(f"none of {len(train.lost)} training lines can be used{first}")
         if self.labels is not None:
             self.restrict(choose(self.labels, np.zeros(len(train), int), self.labels_seed))
             train = self.sets["train"]
@@ -235,9 +243,7 @@ class LineDataModule(SplitDataModule):
     def order(self, name: str, rank: int, world: int) -> Order:
         """See :meth:`SplitDataModule.order`."""
         part, train = self.sets[name], name == "train"
-        if not len(part):
-            first = f"; the first: {part.lost[0]}" if part.lost else ""
-            raise HwrError(f"{name}: none of {len(part.lost)} lines can be used{first}")
+        check_some(name, part.lost, len(part))
         if len(part) < world:
             raise HwrError(f"{world} devices cannot share {len(part)} lines ({name}); use fewer devices")
         columns = self.columns // getattr(self.augment, "views", 1) if train else self.eval_columns
@@ -266,7 +272,12 @@ class LineDataModule(SplitDataModule):
             ) from None
         parts = ([item for i, item in enumerate(lines.items) if (i in chosen) == out] for out in (False, True))
         rest, out = (Lines(part) for part in parts)
-        rest.rejected = lines.rejected
+        try:  # an evaluation drops nothing: it has its share of what cannot be used
+            chosen = set(self.split(np.zeros(len(lines.rejected), int), None).tolist())
+        except HwrError:
+            chosen = set()  # too few
+        for i, lost in enumerate(lines.rejected):
+            (out if i in chosen else rest).rejected.append(lost)
         return rest, out
 
     def _outside(self, charset: Charset) -> dict[int, str]:
@@ -287,8 +298,7 @@ class LineDataModule(SplitDataModule):
             return
         part = self.sets[name]
         lost = [Rejected(part.names[i], why, part.texts[i], part.writers[i]) for i, why in reasons.items()]
-        if name == "train" and len(lost) == len(part):
-            raise HwrError(f"none of {len(part)} training lines can be used; the first: {lost[0]}")
+        check_some(name, [*lost, *part.lost], len(part) - len(lost))
         kept = np.array([i for i in range(len(part)) if i not in reasons], np.int64)
         self.sets[name] = part.subset(kept, [*part.lost, *lost])
         tell_lost(name, lost)
@@ -316,6 +326,14 @@ def frames_needed(labels: Sequence[int] | np.ndarray) -> int:
     """Frames that CTC needs: one a character, and one between equal neighbours."""
     labels = np.asarray(labels)
     return int(len(labels) + (labels[1:] == labels[:-1]).sum())
+
+
+def check_some(name: str, lost: Sequence[Rejected], left: int) -> None:
+    """Raises :class:`HwrError` if no line of a split is left."""
+    if not left:
+        first = f"; the first: {lost[0]}" if lost else ""
+        which = f"none of {len(lost)} training lines" if name == "train" else f"{name}: none of {len(lost)} lines"
+        raise HwrError(f"{which} can be used{first}")
 
 
 def tell_lost(name: str, lost: Sequence[Rejected]) -> None:

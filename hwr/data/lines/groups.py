@@ -16,6 +16,7 @@ def groups_of(items: Sequence[LineItem], name: str) -> np.ndarray | None:
     """For each line the number of its group, whose lines stay together; None if every line stands alone.
 
     Lines belong together that share an image or a writer; where some writers are not known, also those of one text.
+    The lines of a single page can only be told apart by their outlines.
 
     Args:
         items: Of the lines that a split is to be taken from.
@@ -29,7 +30,7 @@ def groups_of(items: Sequence[LineItem], name: str) -> np.ndarray | None:
     for kind in kinds if writers != {None} else kinds[1:]:
         groups = _joined(
             [
-                [("image", item.image)]
+                [("image", item.image.picture if kind else item.image)]
                 + [("writer", item.writer)] * ("writer" in kind and item.writer is not None)
                 + [("text", item.text_id)] * ("text" in kind and item.text_id is not None)
                 for item in items

@@ -189,7 +189,8 @@ def find_lists(folder: str | Path) -> tuple[str, dict[str, list[Path]]]:
             return scheme, found
     known = "; ".join(", ".join(name for names in splits.values() for name in names) for splits in SCHEMES.values())
     raise HwrError(
-        f"{folder}: no complete set of id lists; there should be files called {known} (.txt, .lst, .uttlist)"
+        f"{folder}: no complete set of id lists; there should be files called {known} (.txt, .lst, .uttlist); "
+        "without lists, data.lists=null sets lines apart by writer"
     )
 
 

@@ -24,6 +24,7 @@ from hwr.text import code_points, normalise
 
 Grey = npt.NDArray[np.uint8]
 Trait = Literal["writer", "text", "image"]
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ class LineImage:
             HwrError: If they cannot be read.
         """
         return read_grey(self.stamp.path)
+
+    @property
+    def picture(self) -> Hashable:
+        """What must not be in two splits; here the pixels themselves."""
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +225,16 @@ def right_to_left(text: str) -> bool:
     return classes["R"] + classes["AL"] > classes["L"]
 
 
+def split_folders(path: Path, pattern: str) -> list[str]:
+    """Which of ``train``, ``val`` and ``test`` are the splits of a folder.
+
+    Without ``train`` they are, to judge a model by, if nothing of the pattern lies outside them; else none is.
+    """
+    found = [name for name in SPLITS if (path / name).is_dir()]
+    outside = "train" not in found and any(f.relative_to(path).parts[0] not in found for f in path.rglob(pattern))
+    return [] if outside else found
+
+
 def check_disjoint(
     splits: Mapping[str, Lines], by: Collection[Trait] = ("writer", "text", "image"), where: str | Path = ""
 ) -> None:
@@ -235,7 +251,7 @@ def check_disjoint(
     traits: dict[Trait, Callable[[LineItem], Hashable]] = {
         "writer": lambda item: item.writer,
         "text": lambda item: item.text_id,
-        "image": lambda item: item.image,
+        "image": lambda item: item.image.picture,
     }
     for trait in by:
         home: dict[Hashable, tuple[str, str]] = {}

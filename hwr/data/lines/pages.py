@@ -6,21 +6,25 @@ as in ``page/`` of PAGE exports), else one of the XML's own name.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
 
 from hwr.data.lines import polygons
-from hwr.data.lines.items import Grey, LineImage, Lines, Stamp, check_disjoint
+from hwr.data.lines.items import Grey, LineImage, Lines, Stamp, check_disjoint, split_folders
 from hwr.data.lines.page_xml import Point, XmlLine, XmlPage, read_page
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES, read_grey
 
-SPLITS = ("train", "val", "test")
+log = logging.getLogger(__name__)
+WRITTEN = ".hwr.xml"  # how hwr.predict names a page that it read, beside its original
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 
 
@@ -51,6 +55,11 @@ class PageCrop(LineImage):
         except HwrError as error:
             raise HwrError(f"{self.stamp.path}: {error}") from None
 
+    @property
+    def picture(self) -> Hashable:
+        """The page, which several XML files may describe."""
+        return self.stamp
+
 
 @lru_cache(maxsize=2)
 def _page(stamp: Stamp) -> Grey:
@@ -60,15 +69,15 @@ def _page(stamp: Stamp) -> Grey:
 
 
 def read_splits(path: str | Path, straighten: bool = False, writer_pattern: str | None = None) -> dict[str, Lines]:
-    """Reads a folder with ``train/`` and perhaps ``val/`` and ``test/``, or :func:`read_pages` as ``train`` alone.
+    """Reads a folder with ``train/``, ``val/`` and ``test/`` or some of them, else :func:`read_pages` as ``train``.
 
     Raises:
         HwrError: If a split has no usable line, or two splits share a writer, a page image or a page of one name.
     """
     path = Path(path).expanduser()
-    if not (path / "train").is_dir():
+    found = split_folders(path, "*.xml")
+    if not found:
         return {"train": read_pages(path, straighten, writer_pattern)}
-    found = [name for name in SPLITS if (path / name).is_dir()]
     splits = {name: read_pages(path / name, straighten, writer_pattern) for name in found}
     check_disjoint(splits, where=path)
     return splits
@@ -77,7 +86,8 @@ def read_splits(path: str | Path, straighten: bool = False, writer_pattern: str 
 def read_pages(path: str | Path, straighten: bool = False, writer_pattern: str | None = None) -> Lines:
     r"""Reads the lines of one XML file, or of all below a folder.
 
-    Names are ``folder/page.xml#id of the line``; ``text_id`` is the page.
+    Names are ``folder/page.xml#id of the line``; ``text_id`` is the page. What :mod:`hwr.predict` wrote beside its
+    originals (``.hwr.xml``) is no transcript, and passed over unless it is ``path`` itself.
 
     Args:
         path: An ALTO or PAGE file, or a folder of them.
@@ -91,14 +101,15 @@ def read_pages(path: str | Path, straighten: bool = False, writer_pattern: str |
     path = Path(path).expanduser()
     if not path.exists():
         raise HwrError(f"data.path={path}: no such file or folder")
-    files = sorted(path.rglob("*.xml")) if path.is_dir() else [path]
+    files = [file for file in sorted(path.rglob("*.xml")) if not file.name.endswith(WRITTEN)]
+    files = files if path.is_dir() else [path]
     if not files:
-        raise HwrError(f"{path}: no .xml in it; pages need ALTO or PAGE XML beside their images")
+        raise HwrError(f"{path}: no .xml in it (but {WRITTEN}); pages need ALTO or PAGE XML beside their images")
     try:
         pattern = re.compile(writer_pattern) if writer_pattern else None
     except re.error as error:
         raise HwrError(f"writer_pattern={writer_pattern!r} is no regular expression ({error})") from None
-    lines = Lines()
+    lines, described = Lines(), dict[Stamp, list[str]]()
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         found = pattern.search(name) if pattern else None
@@ -110,12 +121,19 @@ def read_pages(path: str | Path, straighten: bool = False, writer_pattern: str |
             continue
         if not crops:
             lines.reject(name, f"{file}: no TextLine in it")
+        for stamp in {crop.stamp for _, crop in crops if isinstance(crop, PageCrop)}:
+            described.setdefault(stamp, []).append(name)
         for line, crop in crops:
             label = f"{name}#{line.id}"
             if isinstance(crop, HwrError):
                 lines.reject(label, str(crop), line.text, writer)
             else:
                 lines.add(label, line.text, crop, writer, PurePosixPath(name).with_suffix("").as_posix())
+    if twice := [names for names in described.values() if len(names) > 1]:
+        log.warning(
+            "%s: %d pages have several XML files, whose lines all count, such as %s; leave out what is there twice",
+            path, len(twice), " and ".join(twice[0]),
+        )  # fmt: skip
     return lines.checked(path)
 
 
@@ -157,25 +175,24 @@ def find_image(xml: Path, named: str) -> Path:
 
     Args:
         xml: Its ALTO or PAGE file.
-        named: What the file calls the image: a name, a relative path, or an address of which the last part counts.
+        named: What the file calls the image: a name, a path relative to the XML or to the folder above (OCR-D), or an
+            address or an absolute path, of which the last part counts if there is such a file here.
 
     Raises:
         HwrError: If there is none.
     """
+    folders, tried = (xml.parent, xml.parent.parent), list[Path]()
     named = named.replace("\\", "/").removeprefix("file://")
-    base = named.rpartition("/")[2]
-    if base:
-        relative = PurePosixPath(named)
-        if not relative.is_absolute() and ":" not in named and (xml.parent / relative).is_file():
-            return xml.parent / relative
-        for folder in (xml.parent, xml.parent.parent):
-            if (folder / base).is_file():
-                return folder / base
-    for folder in (xml.parent, xml.parent.parent):
-        for suffix in sorted(IMAGE_SUFFIXES):
-            for image in (folder / f"{xml.stem}{suffix}", folder / f"{xml.stem}{suffix.upper()}"):
-                if image.is_file():
-                    return image
+    for name in dict.fromkeys((named, unquote(named))):
+        path = Path(name)
+        inside = not path.is_absolute() and ":" not in name
+        tried += [folder / path for folder in folders if inside]
+        tried += [*(folder / path.name for folder in folders), *([path] if path.is_absolute() else [])]
+    stems = [folder / xml.stem for folder in folders]
+    tried += [Path(f"{stem}{end}") for stem in stems for s in sorted(IMAGE_SUFFIXES) for end in (s, s.upper())]
+    for image in tried:
+        if image.is_file():
+            return image
     raise HwrError(
         f"no image for {xml}: it names {named or 'none'}, and there is none called {xml.stem}.jpg or the like"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from xml.dom.minidom import Element
+from xml.dom.minidom import Element, Node
 from xml.parsers import expat
 
 from hwr.data.lines.page_xml import line_id
@@ -13,14 +13,17 @@ from hwr.data.lines.safe_xml import parse_document
 from hwr.errors import HwrError
 from hwr.files import write_bytes
 
+_MARKS = {space: chr(0xFDD0 + i) for i, space in enumerate(b"\t\n\r")}  # which are no characters (Unicode 23.7)
+
 
 def write_back(xml: str | Path, out: str | Path, readings: Mapping[str, tuple[str, float]]) -> None:
     """Writes the page with the readings of its lines; lines without a reading stay as they are.
 
     ALTO: the words of a reading go into the ``String`` elements of the line if there are as many, else all of it goes
-    into the first, which takes the line's box; each gets the confidence of the line as ``WC``. PAGE: the ``Unicode``
-    and ``conf`` of the line's ``TextEquiv`` (the one of the lowest index). What would contradict the new text is
-    removed or follows: glyphs, alternatives, and the text of words and of the region.
+    into the first, which takes the line's box; each gets the confidence of the line as ``WC``. A hyphen at the line's
+    end stays a ``HYP`` if it is read. PAGE: the ``Unicode`` and ``conf`` of the line's ``TextEquiv`` (the one of the
+    lowest index; versions of higher ones stay). What would contradict the new text is removed or follows: glyphs,
+    alternatives of words in ALTO, and the text of words and of the regions around the line.
 
     Args:
         xml: An ALTO or PAGE file.
@@ -47,7 +50,7 @@ def write_back(xml: str | Path, out: str | Path, readings: Mapping[str, tuple[st
         writers[root.localName](lines[name], text, _confidence(confidence))
     if root.localName == "PcGts":
         _write_regions({name: lines[name] for name in readings}.values())
-    parts = [node.toxml() for node in document.childNodes]
+    parts = [_serialised(node) for node in document.childNodes]
     content = "\n".join(['<?xml version="1.0" encoding="UTF-8"?>', *parts, ""]).encode("utf-8", "surrogatepass")
     try:
         expat.ParserCreate().Parse(content, True)
@@ -57,6 +60,17 @@ def write_back(xml: str | Path, out: str | Path, readings: Mapping[str, tuple[st
         write_bytes(Path(out), content)
     except OSError as error:
         raise HwrError(f"{out}: cannot be written ({error.strerror})") from error
+
+
+def _serialised(node: Node) -> str:
+    """As XML; minidom writes line breaks and tabs in attributes plainly, and then they are read as spaces."""
+    for element in [node, *node.getElementsByTagName("*")] if isinstance(node, Element) else ():
+        for attribute in element.attributes.values():
+            attribute.value = attribute.value.translate(_MARKS)
+    text: str = node.toxml()
+    for space, mark in _MARKS.items():
+        text = text.replace(mark, f"&#{space};")
+    return text
 
 
 def _confidence(value: float) -> str:
@@ -85,26 +99,42 @@ def _remove(nodes: Iterable[Element]) -> None:
 
 def _write_alto(line: Element, text: str, confidence: str) -> None:
     strings = _children(line, "String") or [_new_string(line)]
-    words = text.split()
+    hyphen = _hyphen(line, strings[-1], text)
+    words = text.removesuffix(hyphen).split()
     spaces = len(_children(line, "SP"))
     if len(words) == len(strings) and spaces in (0, len(words) - 1):
         texts = words
     else:
         _remove([*strings[1:], *_children(line, "SP")])
-        strings, texts = strings[:1], [text]
+        strings, texts = strings[:1], [text.removesuffix(hyphen)]
         for side in ("HPOS", "VPOS", "WIDTH", "HEIGHT"):
             if line.hasAttribute(side):
                 strings[0].setAttribute(side, line.getAttribute(side))
         _remove(_children(strings[0], "Shape"))
-    _remove(_children(line, "HYP"))
     for string, content in zip(strings, texts, strict=True):
         if string.getAttribute("CONTENT") != content:
-            for stale in ("CC", "SUBS_TYPE", "SUBS_CONTENT"):
-                if string.hasAttribute(stale):
-                    string.removeAttribute(stale)
+            _drop(string, "CC", "SUBS_TYPE", "SUBS_CONTENT")
             _remove(_children(string, "ALTERNATIVE", "Glyph"))
         string.setAttribute("CONTENT", content)
         string.setAttribute("WC", confidence)
+
+
+def _hyphen(line: Element, last: Element, text: str) -> str:
+    """The hyphen of the line's ``HYP`` if it is read; else the ``HYP`` goes, and what says that a word is divided."""
+    hyphens = _children(line, "HYP")
+    mark = hyphens[0].getAttribute("CONTENT").replace("\u00ad", "-") or "-" if hyphens else ""
+    if hyphens and text.endswith(mark) and text != mark and not last.getAttribute("CONTENT").endswith(mark):
+        return mark
+    if hyphens:
+        _remove(hyphens)
+        _drop(last, "SUBS_TYPE", "SUBS_CONTENT")
+    return ""
+
+
+def _drop(element: Element, *names: str) -> None:
+    for name in names:
+        if element.hasAttribute(name):
+            element.removeAttribute(name)
 
 
 def _new_string(line: Element) -> Element:
@@ -145,8 +175,8 @@ def _set_text(parent: Element, text: str, confidence: str | None) -> None:
         equivalent = _new(parent, "TextEquiv", later[0] if later else None)
     if confidence is not None:
         equivalent.setAttribute("conf", confidence)
-    elif equivalent.hasAttribute("conf"):
-        equivalent.removeAttribute("conf")
+    else:
+        _drop(equivalent, "conf")
     _remove(_children(equivalent, "PlainText"))
     unicode = _children(equivalent, "Unicode")
     element = unicode[0] if unicode else _new(equivalent, "Unicode")
@@ -158,11 +188,17 @@ def _set_text(parent: Element, text: str, confidence: str | None) -> None:
 
 
 def _write_regions(lines: Iterable[Element]) -> None:
-    """Lets the text of a region that has one follow its lines."""
-    regions = {id(line.parentNode): line.parentNode for line in lines}
+    """Lets the text of a region that has one, and of regions around it, follow its lines."""
+    regions: dict[int, Element] = {}
+    for line in lines:
+        region = line.parentNode
+        while isinstance(region, Element):
+            regions[id(region)] = region
+            region = region.parentNode
     for region in regions.values():
-        if isinstance(region, Element) and _children(region, "TextEquiv"):
-            _set_text(region, "\n".join(_text(line) for line in _children(region, "TextLine")), None)
+        if _children(region, "TextEquiv"):
+            texts = map(_text, region.getElementsByTagNameNS("*", "TextLine"))
+            _set_text(region, "\n".join(texts), None)
 
 
 def _text(line: Element) -> str:
