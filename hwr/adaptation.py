@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,7 +120,14 @@ def compare(
 def score(
     model: Bundle, data: DataModule, split: str, device: torch.device = CPU
 ) -> tuple[float, float | None, float | None]:
-    """The error of a model on a split, and its interval; classes and characters that the model lacks are errors."""
+    """The error of a model on a split, and its interval; classes and characters that the model lacks are errors.
+
+    Images that are prepared otherwise than the model needs are read and prepared anew.
+    """
+    if data.preprocess != model.preprocess:
+        data = copy(data)
+        data.sets, data.preprocess = {}, model.preprocess
+        data.setup()
     network = model.build().eval().to(device).to(memory_format=torch.channels_last)
     if isinstance(data, CharacterDataModule):
         wrong = 0

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hwr.suspects import Items, Suspect
 
 COLUMNS = ("rank", "image", "label", "read", "sure", "score", "corrected")
-OWN_KEYS = ("folds=", "top=", "data.corrections=")  # of an audit, not of the training after it
+OWN_KEYS = ("folds=", "top=", "data.corrections=", "run_dir=")  # of an audit, not of the training after it
 MOST, PRINTED = 200, 10  # items of the picture, at most, and of the printed list
 
 
@@ -40,6 +40,8 @@ def run(cfg: DictConfig) -> None:
             raise HwrError(f"{key}={cfg[key]}: a whole number from {low} to {high} is needed")
     if cfg.ckpt_path is not None:
         raise HwrError("ckpt_path: an audit that was broken off goes on when the same command is run again")
+    if cfg.trainer.devices not in (1, "1"):
+        raise HwrError("trainer.devices: an audit trains one model after the other on one device; leave it at 1")
     out, data = Path(cfg.run_dir), datamodule(cfg)
     if data.streamed:
         raise HwrError("training items in shards are not audited; audit the data that was packed")
@@ -129,10 +131,13 @@ def _score(cfg: DictConfig, folder: Path, items: Items, held_out: np.ndarray, sc
 
 def _fingerprint(cfg: DictConfig, items: Items, keys: Sequence[str], held_out: np.ndarray) -> str:
     """Eight hexadecimal digits that tell a fold of these settings and data from any other."""
+    from hwr import transfer
+
     plain = cfg.copy()
     plain.run_dir, plain.top = "", 0
     settings = OmegaConf.to_yaml(plain, resolve=True)
-    facts = [settings, *items.names, *items.labels, *keys, *map(str, held_out)]
+    models = [transfer.fingerprint(name) for name in (cfg.init_from, cfg.distill.teacher) if name is not None]
+    facts = [settings, *models, *items.names, *items.labels, *keys, *map(str, held_out)]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
 
 

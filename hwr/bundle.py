@@ -12,6 +12,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -235,4 +236,6 @@ def _from_description(description: Mapping[str, Any], where: Path) -> Bundle:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, UnpicklingError):  # torch says how to run what is in the file
+        return "it is no file of torch's, or holds more than tensors and plain values, which is not run"
     return (str(error).splitlines() or [type(error).__name__])[0][:120]

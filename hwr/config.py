@@ -50,7 +50,10 @@ PATH_KEYS = {
     "data.pseudo_labels",
     "data.root",
     "data.text",
+    "distill.teacher",
     "hydra.run.dir",
+    "old_data.path",
+    "old_data.root",
     "run_dir",
 }
 TEXT_KEYS = {"decoder.regex", "decoder.separators"}  # whatever characters they are made of
@@ -182,7 +185,8 @@ def without_nulls(arguments: Sequence[str]) -> list[str]:
 
     def group(argument: str) -> str:
         name = argument.removesuffix("=null")
-        return f"~{name}" if name != argument and name.isidentifier() and (CONF_DIR / name).is_dir() else argument
+        folder = name.partition("@")[0]
+        return f"~{name}" if name != argument and folder.isidentifier() and (CONF_DIR / folder).is_dir() else argument
 
     return list(map(group, arguments))
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 OWN_KEYS = ("labels", "seeds", "scratch", "split", "target", "run_dir")  # of a curve, not of its runs
 SET_HERE = {"seed": "seeds", "data.labels": "labels", "data.labels_seed": "seeds", "ckpt_path": "", "test": "split"}
-NEEDS_START = ("init_from", "init_mismatch", "finetune", "charset.on_change", "old_data", "replay", "distill")
+NEEDS_START = ["init_from", "init_mismatch", "finetune", "charset.on_change", "old_data", "replay", "distill"]
+NEEDS_START += ["system.l2_sp", "system.layer_decay", "callbacks.freeze"]
 
 
 class Run(NamedTuple):
@@ -73,7 +74,8 @@ def run(cfg: DictConfig) -> None:
     data, out = datamodule(base["finetune"]), Path(cfg.run_dir)
     if cfg.split not in data.sets:
         raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
-    runs = plan(cfg, base, len(data.sets["train"]))
+    contents = [part.fingerprint() for part in data.sets.values()] if not data.streamed else []
+    runs = plan(cfg, base, len(data.sets["train"]), contents)
     curve = learning_curve.Curve(judge_start(cfg, data), cfg.split, cfg.target)
     del data
     before = {one for one in runs if scores_of(one, cfg.split).is_file()}
@@ -130,25 +132,28 @@ def overrides_of_arms(cfg: DictConfig, typed: Sequence[str]) -> dict[str, list[s
     return {"finetune": common, "scratch": list({_key(o): o for o in scratch}.values())}
 
 
-def plan(cfg: DictConfig, base: Mapping[str, DictConfig], available: int) -> list[Run]:
+def plan(cfg: DictConfig, base: Mapping[str, DictConfig], available: int, contents: Sequence[str] = ()) -> list[Run]:
     """All runs, the smallest numbers of labels first.
 
     Args:
         cfg: As composed from ``conf/curve.yaml``.
         base: For each arm, what its runs have in common, as composed from ``conf/train.yaml``.
         available: How many training labels there are.
+        contents: What tells the data from any other; with other data, or another start, all is done again.
 
     Raises:
         HwrError: If more labels are wanted, or there are none to choose from, or from scratch there is no network.
     """
+    from hwr import transfer
+
     if "_target_" not in (base["scratch"].network or {}):
         raise HwrError("scratch: network=null is the start model's; name what starts from nothing: scratch=tsv_crnn")
     if lacking := [arm for arm, common in base.items() if "labels" not in common.data]:
         raise HwrError(f"data: the data of {lacking[0]} is made up as training goes on: no labels to choose from")
-    facts = {"finetune": [available, _weights(cfg.init_from)], "scratch": [available]}
+    models = [transfer.fingerprint(name) for name in (cfg.init_from, cfg.distill.teacher) if name is not None]
+    facts = {"finetune": [*contents, *models], "scratch": [*contents]}
     runs = []
-    for wanted in sorted(set(cfg.labels), key=lambda x: available if x == "all" else x):
-        labels = available if wanted == "all" else wanted
+    for labels, wanted in sorted({available if x == "all" else x: x for x in cfg.labels}.items()):
         if labels > available:
             raise HwrError(f"labels={labels}: there are {available} training labels; give fewer, or all")
         seeds = cfg.seeds if isinstance(cfg.seeds, int) else cfg.seeds.get(wanted, cfg.seeds.get(str(wanted)))
@@ -156,7 +161,7 @@ def plan(cfg: DictConfig, base: Mapping[str, DictConfig], available: int) -> lis
             for arm, common in base.items():
                 one = common.copy()
                 one.run_dir, one.seed, one.data.labels_seed = "", seed, seed
-                one.data.labels = None if wanted == "all" else labels
+                one.data.labels = None if labels == available else labels
                 digest = _digest(OmegaConf.to_yaml(one, resolve=True), facts[arm])
                 one.run_dir = str(Path(cfg.run_dir) / f"{arm}_{labels}_seed{seed}_{digest}")
                 runs.append(Run(arm, labels, seed, one))
@@ -264,18 +269,6 @@ def _read(path: Path) -> dict[str, float]:
     except ValueError:
         raise HwrError(f"{path}: damaged; remove {path.parent} and repeat the command") from None
     return found
-
-
-def _weights(init_from: str) -> str:
-    """What tells a start model from any other."""
-    import torch
-
-    from hwr import transfer
-
-    digest = hashlib.sha256()
-    for name, value in sorted(transfer.find(init_from).weights.items()):
-        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _digest(*facts: object) -> str:

@@ -132,6 +132,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             done = replace(model, weights=_on_cpu(system.network.state_dict()), about=about)
             if start is not None and start.model is not None:
                 split, device = data.test_split if plain["test"] else "val", trainer.strategy.root_device
+                replace(done, metrics=metrics).save(run_dir / "bundle")  # whatever becomes of the comparison
                 found = adaptation.compare(start.model, done, data, old, split, device)
                 found.write(run_dir)
                 metrics |= found.metrics()

@@ -31,6 +31,7 @@ from hwr.ranks import check_devices
 from hwr.systems import CharacterSystem, LineSystem, System
 from hwr.systems.losses import CTC
 
+log = logging.getLogger(__name__)
 SCALING = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}  # powers of the ratio of batches
 PRECISIONS = {"32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 PRECISIONS |= {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # for short
@@ -130,8 +131,17 @@ def old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) ->
     if isinstance(old, LineDataModule) != isinstance(data, LineDataModule):
         raise HwrError("old_data: characters and lines cannot be mixed")
     old.preprocess = data.preprocess
-    old.setup()
-    _check_training(old, "old_data")
+    try:
+        old.setup()
+        _check_training(old, "old_data")
+    except HwrError as error:
+        if cfg.old_data is not None:
+            raise
+        problem = f"the data of init_from={start.name} cannot be read ({error}); data@old_data=NAME says where it is"
+        if cfg.replay:
+            raise HwrError(f"replay={cfg.replay}: {problem}") from None
+        log.warning("%s, or what the start forgets is not known", problem)
+        return None
     return old
 
 

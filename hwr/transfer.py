@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,6 +189,14 @@ def take(start: Start, network: nn.Module, model: Bundle, mismatch: str) -> Take
     _tell(start, model, old, new)
     whole = frozenset(good) - rows.keys()
     return Taken(whole, rows, frozenset(own) - whole - rows.keys())
+
+
+def fingerprint(init_from: str) -> str:
+    """What tells the weights of a start model from any other's, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in sorted(find(init_from).weights.items()):
+        digest.update(name.encode() + value.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _bare(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:

@@ -428,6 +428,24 @@ def test_mistakes_in_a_table(table: str, words: list[str], tmp_path: Path) -> No
     assert all(word in str(caught.value) for word in words), caught.value
 
 
+@pytest.mark.parametrize("word", ["<remove>", "<Remove>"])
+def test_corrections_do_not_change_which_labels_are_drawn(word: str, line_run: Path, tmp_path: Path) -> None:
+    """What an audit of a few labels has found is corrected in the next training with as few."""
+    for seed, (split, n) in enumerate({"train": 20, "val": 6, "test": 6}.items()):
+        write_split(tmp_path / "lines", split, line_texts(n, 70 + seed), 9100 + 100 * seed)
+    lines = [*SETTINGS, f"data.path={tmp_path / 'lines'}", "data.labels=8", "data.labels_seed=3"]
+    characters = ["experiment=digits_cnn", "data.labels=12"]
+    for settings, right in ((lines, "12 34"), (characters, "7")):
+        part = parts.datamodule(compose("train", settings)).sets["train"]
+        drawn = list(part.names)
+        table = tmp_path / "table.tsv"
+        corrections.write(table, ("image", "corrected"), [(drawn[0], word), (drawn[1], right)])
+        corrected = parts.datamodule(compose("train", [*settings, f"data.corrections='{table}'"])).sets["train"]
+        assert list(corrected.names) == drawn[1:]
+        found = corrected.texts[0] if settings is lines else str(int(corrected.labels[0]))
+        assert found == right
+
+
 def test_rows_of_one_name_say_the_same(tmp_path: Path) -> None:
     """An image that is listed twice is corrected twice."""
     train = CharacterSet(torch.zeros(3, 8, 8), torch.tensor([0, 1, 2]), ["a", "a", "b"])
@@ -470,6 +488,7 @@ def test_the_command(characters: Audit, call: Run, tmp_path: Path) -> None:
     ("settings", "words"),
     [
         (["folds=1"], "folds=1: a whole number from 2"),
+        (["trainer=ddp", "trainer.devices=2"], "on one device"),
         (["folds=many"], "folds=many"),
         (["fold=3"], "did you mean folds?"),
         (["top=0"], "top=0: a whole number from 1 to 200"),

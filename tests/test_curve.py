@@ -6,13 +6,15 @@ import csv
 import json
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from line_model import SETTINGS, texts, write_split
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +23,9 @@ from PIL import Image
 from hwr import HwrError, curve, experiment
 from hwr.config import compose
 from hwr.curve_figures import draw
+from hwr.data.batches import CharacterSet
+from hwr.data.lines.batches import LineSet
+from hwr.data.lines.items import Rejected
 from hwr.learning_curve import Curve, Point, needed, summary, told
 from hwr.power_law import Need, PowerLaw
 
@@ -180,27 +185,59 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
 
 
 def test_other_settings_or_another_start_are_other_runs(tmp_path: Path, trained: Path) -> None:
-    def folders(*more: str, start: str = str(trained)) -> list[str]:
+    def folders(*more: str, start: str = str(trained), contents: Sequence[str] = ("labels",)) -> list[str]:
         typed = [*SMALL, f"init_from='{start.replace(chr(39), chr(92) + chr(39))}'", *more]
-        return [one.folder.name for one in planned(typed)]
+        return [one.folder.name for one in planned(typed, contents)]
 
     plain = folders()
     assert len(plain) == len(set(plain)) == 8
     assert plain == folders()
     assert not set(plain) & set(folders("optimizer.lr=0.003"))
+    assert not set(plain) & set(folders(contents=["other labels"]))
     other = folders(start="mnist")
     assert [name for name in other if name.startswith("scratch")] == [n for n in plain if n.startswith("scratch")]
     assert not {n for n in other if n.startswith("finetune")} & set(plain)
 
 
-def planned(typed: list[str]) -> list[curve.Run]:
+def planned(typed: list[str], contents: Sequence[str] = ()) -> list[curve.Run]:
     cfg = composed(typed)
     arms = curve.overrides_of_arms(cfg, typed).items()
-    return curve.plan(cfg, {arm: compose("train", [*each, "test=false"]) for arm, each in arms}, 1294)
+    return curve.plan(cfg, {arm: compose("train", [*each, "test=false"]) for arm, each in arms}, 1294, contents)
 
 
 def composed(typed: list[str]) -> Any:
     return compose("curve", typed, run_dir="somewhere")
+
+
+def test_all_labels_are_trained_on_once() -> None:
+    typed = ["init_from=mnist", "labels=[20,1294,all]", "seeds=1", "experiment=mnist_fast", "data=digits"]
+    runs = planned(typed)
+    assert [one.labels for one in runs] == [20, 20, 1294, 1294]
+    assert {one.folder for one in runs[2:]} == {one.folder for one in planned([*typed, "labels=[all]"])}
+
+
+def test_what_is_of_fine_tuning_alone_is_left_out_from_scratch() -> None:
+    ours = ["system.l2_sp=0.01", "system.layer_decay=0.7", "+callbacks.freeze.train={0.5:[all]}", "replay=0.2"]
+    typed = ["init_from=mnist", "experiment=finetune_head", "data.path=somewhere", "scratch=['network=tiny']", *ours]
+    arms = curve.overrides_of_arms(composed(typed), typed)
+    assert set(ours) <= set(arms["finetune"])
+    assert not set(ours) & set(arms["scratch"])
+    assert compose("train", arms["scratch"]).callbacks.get("freeze") is None
+
+
+def test_a_data_set_is_told_by_its_names_labels_and_pixels() -> None:
+    part = CharacterSet(torch.zeros(3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 2]), ["a", "b", "c"])
+    line = [np.zeros(64, np.uint8), 8, [4, 4], ["un", "deux"], ["a", "b"], [None, None]]
+    others = [
+        replace(part, labels=torch.tensor([0, 2, 1])),
+        replace(part, images=part.images + 1),
+        part.subset(np.array([0, 1])),
+        *(LineSet(*line[:i], other, *line[i + 1 :]) for i, other in ((0, np.ones(64, np.uint8)), (3, ["un", "de"]))),
+        LineSet(*line),
+        LineSet(*line, lost=[Rejected("c", "gone", "trois")]),
+    ]
+    assert len({each.fingerprint() for each in [part, *others]}) == 8
+    assert part.fingerprint() == replace(part).fingerprint()
 
 
 def test_seed_and_labels_reach_the_run(trained: Path) -> None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from line_model import SETTINGS, texts, write_split
+from omegaconf import OmegaConf
 
-from hwr import bundle
+from hwr import HwrError, bundle
 from hwr.adaptation import score
 from hwr.config import compose
 from hwr.data.base import CharacterDataModule
 from hwr.experiment import Result, fit
-from hwr.parts import by_labels
+from hwr.parts import by_labels, data_of
 from hwr.train import report
 
 HIGH, LOW = "[5,6,7,8,9]", "[0,1,2,3,4]"
@@ -70,6 +72,34 @@ def test_the_run_of_the_start_says_what_the_old_data_is(tmp_path: Path) -> None:
     assert isinstance(found.datamodule, CharacterDataModule)
     again, _, _ = score(bundle.load(tmp_path / "b"), found.datamodule, "val")
     assert again == pytest.approx(found.metrics["new/after"])
+
+
+def test_a_start_reads_with_its_own_preprocessing(tmp_path: Path) -> None:
+    """Where the new network sees images of another size; the comparison is with what the start really reads."""
+    fresh = ["network=cnn", "init_mismatch=fresh", "data.only=null", "data.labels=40", "trainer.max_epochs=1"]
+    more = ["data.preprocess.size=40", "data@old_data=digits", "test=false"]
+    found = adapt(tmp_path, *fresh, *more)
+    start = bundle.load("mnist")
+    expected, _, _ = score(start, data_of(start, "mnist", compose("train", ["experiment=digits_cnn"]).data), "val")
+    assert found.metrics["new/before"] == found.metrics["old/before"] == pytest.approx(expected)
+    assert bundle.load(tmp_path).preprocess.size == 40
+
+
+def test_old_data_that_is_gone_is_only_missed_where_it_is_asked_for(
+    tmp_path: Path, trained: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    moved = Path(shutil.copytree(trained, tmp_path / "moved"))
+    config = OmegaConf.load(moved / "config.yaml")
+    config.data = compose("train", ["experiment=folder_cnn", "data.path=/gone"]).data
+    OmegaConf.save(config, moved / "config.yaml")
+    few = [f"init_from={moved}", "data.labels=20", "trainer.max_epochs=1", "test=false", "data.only=null"]
+    found = adapt(tmp_path / "a", *few)
+    assert "new/after" in found.metrics
+    assert "old/after" not in found.metrics
+    assert f"the data of init_from={moved} cannot be read (data.path=/gone: no such file or folder)" in caplog.text
+    with pytest.raises(HwrError, match=r"replay=0.5: the data of init_from=.*data@old_data=NAME says where it is"):
+        adapt(tmp_path / "b", *few, "replay=0.5")
+    assert adapt(tmp_path / "c", *few, "replay=0.5", "data@old_data=digits").metrics["old/after"] < 1
 
 
 def test_a_teacher_teaches_without_labels(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import Timer
 from line_model import SETTINGS
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
@@ -254,6 +255,23 @@ def test_mistakes_are_told_in_one_line(arguments: str, says: str, call: Run) -> 
 def test_stages_begin_after_epochs(begin: object) -> None:
     with pytest.raises(HwrError, match=f"or a share of them .0.5., not {begin!r}"):
         FreezeSchedule({0: ["head"], begin: ["all"]})
+
+
+@pytest.mark.parametrize("train", [None, {0: 1}, ["head"]])
+def test_stages_have_names(train: object) -> None:
+    with pytest.raises(HwrError, match="stages with names of parts are needed"):
+        FreezeSchedule(train)
+
+
+def test_stages_that_the_time_may_cut_off_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = SimpleNamespace(max_epochs=9, strategy=object(), world_size=1, is_global_zero=True, callbacks=[])
+    module = SimpleNamespace(network=network())
+    FreezeSchedule({0: "head", 3: "all"}).setup(trainer, module, "fit")
+    trainer.callbacks = [Timer("00:00:00:05")]
+    FreezeSchedule({0: "head"}).setup(trainer, module, "fit")
+    assert not caplog.records
+    FreezeSchedule({0: "head", 3: "all"}).setup(trainer, module, "fit")
+    assert "the last stage begins with epoch 4 of trainer.max_epochs=9, if trainer.max_time lasts" in caplog.text
 
 
 def test_settings_out_of_range() -> None:

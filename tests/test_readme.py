@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
 TEXT = "\n".join(document.read_text() for document in DOCUMENTS)
 COMMANDS = sorted(set(re.findall(r"python -m hwr\.(\w+) ([^\n`#]+)", TEXT)))
+ADDITIONS = re.findall(r"can be added to any of them:\n\n```\n(.*?)```", TEXT, re.S)[0].splitlines()
 TARGETS = sorted(set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)`", TEXT, re.M)))
 
 
@@ -23,6 +24,15 @@ def test_the_keys_of_a_documented_command_are_known(command: str, line: str) -> 
     lowest = [re.sub(r"=.*interval\(([^,]+),.*", r"=\1", word) for word in words]  # of an interval, its start
     single = [re.sub(r"=([^\[{]*?),.*", r"=\1", word) for word in lowest]  # of a sweep, the first
     compose(command, single)
+
+
+@pytest.mark.parametrize("line", ADDITIONS)
+def test_the_keys_that_can_be_added_are_known(line: str) -> None:
+    keys, note = line.split("  #")
+    base = ["experiment=finetune_hand", "init_from=copiste", "data.path=FOLDER"]
+    cfg = compose("train", [*base, *re.findall(r"with (finetune=\w+)", note), *shlex.split(keys)])
+    if "freeze" in line:
+        assert cfg.callbacks.freeze.train == {0: ["head"], 3: ["rnn", "head"], 6: ["all"]}
 
 
 @pytest.mark.parametrize("target", ["".join(pair) for pair in TARGETS])

@@ -137,6 +137,7 @@ def test_network_null_takes_network_and_preprocessing(tmp_path: Path, capsys: py
 def test_a_group_of_options_can_be_null() -> None:
     words = ["network=null", "augment=null", "init_from=null", "data.cache=null", "network=tiny"]
     assert without_nulls(words) == ["~network", "~augment", *words[2:]]
+    assert without_nulls(["data@old_data=null", "old_data=null"]) == ["~data@old_data", "old_data=null"]
     assert compose("train", ["augment=null"]).augment is None
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Mapping
 from typing import cast
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from hwr.errors import HwrError
 from hwr.networks.parts import Network
 
+log = logging.getLogger(__name__)
 EVERYTHING = "all"
 
 
@@ -35,6 +38,8 @@ class FreezeSchedule(Callback):
     """
 
     def __init__(self, train: Mapping[int | float, str | Collection[str]]) -> None:
+        if not isinstance(train, Mapping) or not all(isinstance(x, str | Collection | None) for x in train.values()):
+            raise HwrError(f"callbacks.freeze.train={train}: stages with names of parts are needed: {{0: [head]}}")
         for begin in train:
             if isinstance(begin, bool) or not (
                 (isinstance(begin, int) and begin >= 0) or (isinstance(begin, float) and 0 <= begin < 1)
@@ -66,7 +71,14 @@ class FreezeSchedule(Callback):
         if stage != "fit":
             return
         self._shown = None
-        self.stages(_network(pl_module), _epochs(trainer))
+        stages = self.stages(_network(pl_module), _epochs(trainer))
+        timed = any(isinstance(callback, Timer) for callback in getattr(trainer, "callbacks", ()))
+        if timed and len(stages) > 1 and trainer.is_global_zero:
+            log.warning(
+                "callbacks.freeze: the last stage begins with epoch %d of trainer.max_epochs=%s, if trainer.max_time "
+                "lasts till then; give as many epochs as fit into it",
+                max(stages) + 1, trainer.max_epochs,
+            )  # fmt: skip
         _network(pl_module).freeze(())
         if isinstance(trainer.strategy, DDPStrategy):
             trainer.strategy._ddp_kwargs["find_unused_parameters"] = True

@@ -104,13 +104,16 @@ class CharacterDataModule(SplitDataModule):
                 chosen = self.split(train.labels.numpy(), train.writers)
                 rest = np.setdiff1d(np.arange(len(train)), chosen)
                 sets = {**sets, "train": train.subset(rest), name: train.subset(chosen)}
+        train, drawn = sets["train"], None
+        if self.labels is not None:
+            drawn = choose(self.labels, train.labels.numpy(), self.labels_seed)  # the same, whatever is corrected
+            train, self.restricted = train.subset(drawn), True
         if self.corrections is not None:
-            sets = {**sets, "train": correct_characters(sets, self.classes, self.corrections)}
+            train = correct_characters(sets, self.classes, self.corrections, drawn)
+        sets = {**sets, "train": train}
         if len(sets["train"]) < 2:
             raise HwrError(f"{len(sets['train'])} training image: at least 2 are needed; add images or set less aside")
         self.sets = sets
-        if self.labels is not None:
-            self.restrict(choose(self.labels, sets["train"].labels.numpy(), self.labels_seed))
         empty = [name for name, count in zip(self.classes, self.class_counts().tolist(), strict=True) if not count]
         if empty:
             log.warning("no training image of %s: such characters will not be read", ", ".join(empty))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -50,6 +52,12 @@ class CharacterSet(Dataset[Batch]):
     def __getitem__(self, positions: Sequence[int]) -> Batch:
         ids = torch.as_tensor(positions)
         return Batch(self.images[ids], self.labels[ids], ids)
+
+    def fingerprint(self) -> str:
+        """What tells these samples from any others, as hexadecimal digits."""
+        digest = hashlib.sha256(json.dumps([list(self.names), self.labels.tolist()]).encode())
+        digest.update(self.images.numpy().tobytes())
+        return digest.hexdigest()
 
     def subset(self, positions: np.ndarray) -> CharacterSet:
         """The samples at these positions."""

@@ -102,13 +102,16 @@ def _decoded(path: Path) -> str:
         raise HwrError(f"{path}: not UTF-8 (byte {error.start}); save the table as UTF-8") from None
 
 
-def correct_characters(sets: Mapping[str, CharacterSet], classes: Sequence[str], path: str) -> CharacterSet:
+def correct_characters(
+    sets: Mapping[str, CharacterSet], classes: Sequence[str], path: str, drawn: np.ndarray | None = None
+) -> CharacterSet:
     """The training samples as a table of corrections has them.
 
     Args:
         sets: All splits.
         classes: Their names; a corrected label is one of them.
         path: Of the table.
+        drawn: Positions of the training samples that are wanted; None: all.
 
     Raises:
         HwrError: If a row names no training sample, or no class.
@@ -117,7 +120,7 @@ def correct_characters(sets: Mapping[str, CharacterSet], classes: Sequence[str],
     labels, gone = part.labels.clone(), set[int]()
     for one, positions in _matched(path, {name: each.names for name, each in sets.items()}):
         label = unicodedata.normalize("NFC", one.label)
-        if label == REMOVE:
+        if label.lower() == REMOVE:
             gone.update(positions)
         elif label in classes:
             labels[torch.tensor(positions)] = classes.index(label)
@@ -126,17 +129,19 @@ def correct_characters(sets: Mapping[str, CharacterSet], classes: Sequence[str],
                 f"{one.where}: {label!r} is none of the {len(classes)} classes ({', '.join(classes[:20])}); "
                 f"write one of them, or {REMOVE}"
             )
-    _tell(path, int((labels != part.labels).sum()), len(gone))
-    kept = np.array([i for i in range(len(part)) if i not in gone], np.int64)
+    wanted = range(len(part)) if drawn is None else drawn.tolist()
+    kept = np.array([i for i in wanted if i not in gone], np.int64)
+    _tell(path, int((labels != part.labels)[kept].sum()), len(wanted) - len(kept))
     return replace(part, labels=labels).subset(kept)
 
 
-def correct_lines(sets: Mapping[str, LineSet], path: str) -> LineSet:
+def correct_lines(sets: Mapping[str, LineSet], path: str, drawn: np.ndarray | None = None) -> LineSet:
     """The training lines as a table of corrections has them; those it removes are among the lost ones.
 
     Args:
         sets: All splits.
         path: Of the table.
+        drawn: Positions of the training lines that are wanted; None: all.
 
     Raises:
         HwrError: If a row names no training line, or its text cannot be one.
@@ -150,15 +155,17 @@ def correct_lines(sets: Mapping[str, LineSet], path: str) -> LineSet:
         except HwrError as error:
             raise HwrError(f"{one.where}: {error}") from None
         for i in positions:
-            if text == REMOVE:
+            if text.lower() == REMOVE:
                 gone[i] = f"removed by {one.where}"
             else:
                 texts[i] = text
-    _tell(path, sum(a != b for a, b in zip(texts, part.texts, strict=True)), len(gone))
-    lost = [Rejected(part.names[i], why, part.texts[i], part.writers[i]) for i, why in gone.items()]
-    kept = part.subset(np.array([i for i in range(len(part)) if i not in gone], np.int64), [*part.lost, *lost])
-    kept.texts = [text for i, text in enumerate(texts) if i not in gone]
-    return kept
+    wanted = range(len(part)) if drawn is None else drawn.tolist()
+    kept = [i for i in wanted if i not in gone]
+    _tell(path, sum(texts[i] != part.texts[i] for i in kept), len(wanted) - len(kept))
+    lost = [Rejected(part.names[i], gone[i], part.texts[i], part.writers[i]) for i in wanted if i in gone]
+    found = part.subset(np.array(kept, np.int64), [*part.lost, *lost])
+    found.texts = [texts[i] for i in kept]
+    return found
 
 
 def _tell(path: str, changed: int, gone: int) -> None:

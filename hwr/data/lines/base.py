@@ -131,17 +131,21 @@ class LineDataModule(SplitDataModule):
         if self.sets:
             return
         self.sets = self.load()
-        if self.corrections is not None and "train" in self.sets:
-            self.sets["train"] = correct_lines(self.sets, self.corrections)
         for name, part in self.sets.items():
             tell_lost(name, part.lost)
             check_some(name, part.lost, len(part))
         if "train" not in self.sets:
             return
-        train = self.sets["train"]
+        drawn = None
         if self.labels is not None:
-            self.restrict(choose(self.labels, np.zeros(len(train), int), self.labels_seed))
-            train = self.sets["train"]
+            drawn = choose(self.labels, np.zeros(len(self.sets["train"]), int), self.labels_seed)
+        if self.corrections is not None:
+            self.sets["train"] = correct_lines(self.sets, self.corrections, drawn)
+            check_some("train", self.sets["train"].lost, len(self.sets["train"]))
+            self.restricted = drawn is not None
+        elif drawn is not None:
+            self.restrict(drawn)
+        train = self.sets["train"]
         if leftwards := sum(map(right_to_left, train.texts)):
             log.warning(
                 "%d training lines are written from right to left; frames go from left to right, so mirror the images",
@@ -285,9 +289,10 @@ class LineDataModule(SplitDataModule):
         bad = {i: lacking for i, text in enumerate(train.texts) if (lacking := charset.missing([text]))}
         if bad and self.unknown == "error":
             lacking = charset.missing(train.texts)
+            first = train.names[next(iter(bad))]
             raise HwrError(
-                f"the charset lacks {code_points(dict(lacking))} of the training transcripts (first: "
-                f"{train.names[next(iter(bad))]}); add to the charset, or leave such lines out with "
+                f"the charset lacks {code_points(dict(lacking))} of the training transcripts (first: {first}); add to "
+                "the charset (to that of a start model: charset.on_change=extend), or leave such lines out with "
                 "charset.unknown=skip"
             )
         return {i: f"the charset lacks {code_points(lacking)}" for i, lacking in bad.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -76,6 +78,14 @@ class LineSet(Dataset[LineBatch]):
         """One line, uint8 (H, W)."""
         start, width = self.starts[position], self.widths[position]
         return self.pixels[start : start + self.height * width].reshape(self.height, width)
+
+    def fingerprint(self) -> str:
+        """What tells these lines from any others, as hexadecimal digits."""
+        lost = [(line.name, line.text) for line in self.lost]
+        digest = hashlib.sha256(json.dumps([self.names, self.texts, self.widths.tolist(), lost]).encode())
+        for i in range(len(self)):
+            digest.update(self.image(i).tobytes())
+        return digest.hexdigest()
 
     def subset(self, positions: np.ndarray, lost: Sequence[Rejected] = ()) -> LineSet:
         """The lines at these positions (of the same pixels), with these as lost."""
