@@ -297,7 +297,8 @@ def test_a_run_that_stopped_early_says_so_and_goes_on(call: Run) -> None:
     assert "no better for 1 epoch " in done.stdout
     stopped = len(rows(Path("run")))
     assert stopped < 4
-    assert "the same command with run_dir=run ckpt_path=last callbacks.early_stopping=null" in done.stdout
+    again = f"the same command with run_dir={Path('run').resolve()} ckpt_path=last callbacks.early_stopping=null"
+    assert again in done.stdout
     done = call("train", *settings[:5], "ckpt_path=last", "callbacks.early_stopping=null", *settings[6:])
     assert done.returncode == 0, done.stderr
     assert "stopped early" not in done.stdout
