@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
@@ -69,12 +70,13 @@ def report(result: Result) -> None:
     if lines:
         console.print(PROFILE, soft_wrap=True, highlight=False)
     console.print("Next:", style="bold")
-    again = f"the same command with run_dir={result.run_dir} ckpt_path=last callbacks.early_stopping=null goes on"
+    run = shlex.quote(str(result.run_dir))
+    again = f"the same command with run_dir={run} ckpt_path=last callbacks.early_stopping=null goes on"
     for text in (
         *([again] if early else []),
-        f"tensorboard --logdir {result.run_dir}",
-        f"python -m hwr.eval run={result.run_dir}",
-        f"python -m hwr.predict model={result.run_dir} images=YOUR_{'LINE' if lines else 'IMAGE'}.png",
+        f"tensorboard --logdir {run}",
+        f"python -m hwr.eval run={run}",
+        f"python -m hwr.predict model={run} images=YOUR_{'LINE' if lines else 'IMAGE'}.png",
     ):
         console.print(f"  {text}", soft_wrap=True, highlight=False, markup=False)
 

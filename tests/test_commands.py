@@ -217,7 +217,7 @@ def test_train_on_an_awkward_path(call: Run, digits: Digits, tmp_path: Path) -> 
     done = call("train", "experiment=folder_cnn", f"data.path={tmp_path / AWKWARD}", *tiny, "run_dir=runs/my [x]=1")
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "runs" / "my [x]=1").iterdir()} >= {".hydra", "metrics.json", "bundle"}
-    assert f"python -m hwr.eval run={tmp_path}/runs/my [x]=1\n" in done.stdout
+    assert f"python -m hwr.eval run='{tmp_path}/runs/my [x]=1'\n" in done.stdout
     assert not (tmp_path / "outputs").exists()
 
 
