@@ -156,9 +156,9 @@ def evaluate(cfg: DictConfig) -> Result:
     with parts.one_line_errors(), memory.advised(partial(memory.eval_advice, cfg)):
         model = bundle.load(cfg.run)
         data = parts.data_of(model, cfg.run, cfg.data)
-        if isinstance(data, LineDataModule) and cfg.data is not None and cfg.split in data.apart:
+        if cfg.data is not None and cfg.split in data.apart:
             log.warning(
-                "%s: %d of %d lines, set apart as in training; a split of its own (%s.tsv or a folder %s) counts whole",
+                "%s: %d of %d items, set apart as in training; a split of its own (%s.tsv or a folder %s) counts whole",
                 cfg.split, len(data.sets[cfg.split]), data.apart[cfg.split], cfg.split, cfg.split,
             )  # fmt: skip
         out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)

@@ -91,7 +91,9 @@ def test_eval_on_other_data(call: Run, run: Path, mnist_root: Path) -> None:
     assert not (run / "eval").exists()
 
 
-def test_eval_numbers_classes_by_name(call: Run, run: Path, digits: Digits, tmp_path: Path) -> None:
+def test_eval_numbers_classes_by_name(
+    call: Run, run: Path, digits: Digits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A folder that holds only 3, 5 and 8 is judged by the model's numbers for them."""
     for i in range(1400, 1500):
         if digits[1][i] in (3, 5, 8):
@@ -101,6 +103,9 @@ def test_eval_numbers_classes_by_name(call: Run, run: Path, digits: Digits, tmp_
     done = call("eval", f"run={run}", "data=folder", f"data.path={tmp_path / 'own'}", "output=o", "accelerator=cpu")
     assert done.returncode == 0, done.stderr
     table = {row["class"]: int(row["support"]) for row in csv.DictReader((tmp_path / "o/per_class.csv").open())}
+    scored, there = sum(table.values()), len(list((tmp_path / "own").rglob("*.png")))
+    assert scored < there
+    assert f"test: {scored} of {there} items, set apart" in caplog.text
     assert len(table) == 10
     assert {name for name, support in table.items() if support} == {"3", "5", "8"}
     assert json.loads((tmp_path / "o/metrics.json").read_text())["test/accuracy"] > 0.6

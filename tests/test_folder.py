@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hwr import parts
+from hwr.config import compose
 from hwr.data.folder import Folder
 from hwr.data.splits import stratified
 from hwr.errors import HwrError
@@ -120,6 +123,24 @@ def test_given_splits_are_kept(by_class, given):
     for name in set(got) - set(given):
         assert all(file.startswith("train") for file, _ in got[name])
     assert sum(map(len, got.values())) == 15 * len(given)
+
+
+def test_a_test_split_alone_can_judge_a_model_but_not_train_one(by_class):
+    data = folder(path := by_class("test", 3, "b", "c"))
+    assert {name: len(part) for name, part in data.sets.items()} == {"test": 6}
+    assert not data.apart
+    data.as_classes(("a", "b", "c"))
+    assert data.sets["test"].labels.tolist() == [1] * 3 + [2] * 3
+    with pytest.raises(HwrError, match="data: there is no training split, only test"):
+        parts.datamodule(compose("train", ["experiment=folder_cnn", f"data.path={path}"]))
+
+
+def test_classes_that_are_called_like_splits_are_classes(by_class):
+    data = folder(by_class("", 10, "test", "val", "other"))
+    assert data.classes == ("other", "test", "val")
+    assert data.apart == {"test": 30, "val": 24}
+    shutil.rmtree(data.path / "other")
+    assert folder(data.path).classes == ("test", "val")
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,10 @@ from omegaconf.errors import MissingMandatoryValue
 from hwr import parts
 from hwr.config import compose
 from hwr.data.casia_characters import CASIACharacters
-from hwr.data.lines.base import LineDataModule, frames_needed
+from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.datamodules import CASIA, IAM, TSV, Pages
 from hwr.data.lines.items import LineImage, Lines, Stamp, check_disjoint
+from hwr.data.lines.lost import frames_needed
 from hwr.data.lines.pages import read_pages
 from hwr.data.splits import last, stratified
 from hwr.errors import HwrError

@@ -89,7 +89,10 @@ class CharacterDataModule(SplitDataModule):
         """
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the data once, and sets test and validation apart where there are none."""
+        """Loads the data once, and sets test and validation apart where there are none.
+
+        Data without a training split can only judge a model.
+        """
         if self.sets:
             return
         sets, classes = self.load()
@@ -99,11 +102,15 @@ class CharacterDataModule(SplitDataModule):
         if self.only is not None:
             sets, self.classes = keep_classes(sets, self.classes, [str(name) for name in self.only])
         for name in ("test", "val"):
-            if name not in sets:
+            if name not in sets and "train" in sets:
                 train = sets["train"]
+                self.apart[name] = len(train)
                 chosen = self.split(train.labels.numpy(), train.writers)
                 rest = np.setdiff1d(np.arange(len(train)), chosen)
                 sets = {**sets, "train": train.subset(rest), name: train.subset(chosen)}
+        if "train" not in sets:
+            self.sets = sets
+            return
         train, drawn = sets["train"], None
         if self.labels is not None:
             drawn = choose(self.labels, train.labels.numpy(), self.labels_seed)  # the same, whatever is corrected

@@ -8,6 +8,7 @@ import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ class Folder(CharacterDataModule):
     - a folder with ``labels.csv``, or with ``train.csv``, ``test.csv`` and perhaps ``val.csv`` (or ``.tsv``).
 
     Without a test split of its own, one is set aside in the same way as validation is. With writers, no writer is in
-    two splits.
+    two splits. Without a training split, there are ``test`` or ``val`` to judge a model by.
 
     Args:
         path: See above.
@@ -61,8 +62,8 @@ class Folder(CharacterDataModule):
         """Reads all images; one that cannot be read stops with its name."""
         items = find_items(self.path)
         check_writers(items)
-        classes = sorted({item.label for item in items["train"]})
-        if len(classes) < 2:
+        classes = sorted({item.label for item in items.get("train") or chain(*items.values())})
+        if len(classes) < 2 and "train" in items:
             raise HwrError(f"{self.path}: only the class {classes[0]!r}; at least two classes are needed")
         return {name: self._read(part, classes) for name, part in items.items()}, classes
 
@@ -97,7 +98,7 @@ class Folder(CharacterDataModule):
 
 
 def find_items(path: Path) -> dict[str, list[Item]]:
-    """Finds the labelled images of each split; ``train`` alone where the data has no splits.
+    """Finds the labelled images of each split; ``train`` alone where the data does not say.
 
     Raises:
         HwrError: If there is nothing, a class folder is empty, or a table is malformed.
@@ -113,11 +114,19 @@ def find_items(path: Path) -> dict[str, list[Item]]:
             for suffix in TABLES
             if (path / f"{name}{suffix}").is_file()
         }
-        if names[0] in tables:
+        if tables:
             return {name.replace("labels", "train"): read_table(table) for name, table in tables.items()}
-    if (path / "train").is_dir():
-        return {name: read_folders(path / name) for name in SPLITS if (path / name).is_dir()}
+    if splits := _splits(path):
+        return {name: read_folders(path / name) for name in splits}
     return {"train": read_folders(path)}
+
+
+def _splits(path: Path) -> list[str]:
+    """Which splits the folder has; without ``train``, only if there is no other folder and these hold folders."""
+    folders = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    found = [name for name in SPLITS if name in folders]
+    alone = folders == set(found) and all(any(p.is_dir() for p in (path / name).iterdir()) for name in found)
+    return found if "train" in found or alone else []
 
 
 def read_folders(path: Path) -> list[Item]:

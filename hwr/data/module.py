@@ -29,6 +29,7 @@ class SplitDataModule(LightningDataModule):
 
     Attributes:
         sets: The splits by name; one that is indexed by a list of positions gives a batch.
+        apart: Splits that were set apart from training, and of how many items.
         test_split: The name of the split that is scored.
         draw: Which training samples an epoch holds; None: each once.
         streamed: Whether training items are read from shards: then they are neither chosen from, nor mixed, nor judged.
@@ -42,6 +43,7 @@ class SplitDataModule(LightningDataModule):
     def __init__(self, split: Splitter, augment: nn.Module | None, seed: int) -> None:
         super().__init__()
         self.split, self.augment, self.seed = split, augment, seed
+        self.apart: dict[str, int] = {}
         self.test_split = "test"
         self.workers = 0
         self.draw: Draw | None = None

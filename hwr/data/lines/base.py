@@ -19,6 +19,7 @@ from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
 from hwr.data.lines.groups import groups_of
 from hwr.data.lines.items import Lines, Rejected, right_to_left
+from hwr.data.lines.lost import check_some, infeasible, tell_lost
 from hwr.data.lines.pseudo import read_pseudo_labels
 from hwr.data.mixing import Draw, JoinedLines, check_share, rarity
 from hwr.data.module import SplitDataModule, Splitter
@@ -59,9 +60,6 @@ class LineDataModule(SplitDataModule):
         balance: Draw training lines with replacement, those with rare characters oftener.
         pseudo_labels: A table of lines that a model has read, to train on as well, see :mod:`hwr.data.lines.pseudo`.
         pseudo_confidence: With which they must have been read.
-
-    Attributes:
-        apart: Splits that were set apart, and of how many lines.
     """
 
     def __init__(
@@ -102,7 +100,6 @@ class LineDataModule(SplitDataModule):
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
-        self.apart: dict[str, int] = {}
         self.charset: Charset | None = None
         self.endless = False
 
@@ -307,43 +304,3 @@ class LineDataModule(SplitDataModule):
         kept = np.array([i for i in range(len(part)) if i not in reasons], np.int64)
         self.sets[name] = part.subset(kept, [*part.lost, *lost])
         tell_lost(name, lost)
-
-
-def infeasible(
-    network: LineNetwork, widths: np.ndarray, labels: Sequence[Sequence[int] | np.ndarray]
-) -> dict[int, str]:
-    """Which lines have fewer frames than CTC needs, and how many they lack.
-
-    Args:
-        network: Says how many frames a line has.
-        widths: int64 (N,), in pixels.
-        labels: The characters of each line.
-    """
-    frames = network.output_lengths(torch.tensor(widths)).tolist()
-    return {
-        i: f"{widths[i]} px wide: {frames[i]} frames, but its {len(label)} characters need {needed}"
-        for i, label in enumerate(labels)
-        if frames[i] < (needed := frames_needed(label))
-    }
-
-
-def frames_needed(labels: Sequence[int] | np.ndarray) -> int:
-    """Frames that CTC needs: one a character, and one between equal neighbours."""
-    labels = np.asarray(labels)
-    return int(len(labels) + (labels[1:] == labels[:-1]).sum())
-
-
-def check_some(name: str, lost: Sequence[Rejected], left: int) -> None:
-    """Raises :class:`HwrError` if no line of a split is left."""
-    if not left:
-        first = f"; the first: {lost[0]}" if lost else ""
-        which = f"none of {len(lost)} training lines" if name == "train" else f"{name}: none of {len(lost)} lines"
-        raise HwrError(f"{which} can be used{first}")
-
-
-def tell_lost(name: str, lost: Sequence[Rejected]) -> None:
-    """Says how many lines of a split are lost, and why the first are."""
-    if lost:
-        fate = "left out of training" if name == "train" else "count as wrong from end to end"
-        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        log.warning("%s: lines %s: %d: %s%s", name, fate, len(lost), "; ".join(map(str, lost[:3])), more)

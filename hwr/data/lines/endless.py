@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hwr.data.lines.base import LineDataModule, frames_needed
+from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.batches import LineBatch, LineSet, collate
 from hwr.data.lines.items import Lines
+from hwr.data.lines.lost import frames_needed
 from hwr.errors import HwrError
 from hwr.networks.base import LineNetwork
 from hwr.text import Charset, code_points

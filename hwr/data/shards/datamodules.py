@@ -15,9 +15,10 @@ from torch import Tensor
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
-from hwr.data.lines.base import LineDataModule, tell_lost
+from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.batches import LineSet
 from hwr.data.lines.items import Lines, Rejected
+from hwr.data.lines.lost import tell_lost
 from hwr.data.module import SplitDataModule
 from hwr.data.order import Order
 from hwr.data.shards.format import Index, Shard, read_index, read_shard, remote

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import Dataset
 
 from hwr.data.batches import Batch, CharacterSet
-from hwr.data.lines.base import infeasible
 from hwr.data.lines.batches import LineBatch, LineSet, collate
 from hwr.data.lines.items import Rejected
+from hwr.data.lines.lost import infeasible
 from hwr.data.shards.format import Block, Index, Shard, read_shard
 from hwr.data.shards.order import AHEAD, LANES
 from hwr.errors import HwrError

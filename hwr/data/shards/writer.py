@@ -14,8 +14,9 @@ import numpy as np
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
-from hwr.data.lines.base import LineDataModule, frames_needed
+from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.batches import LineSet
+from hwr.data.lines.lost import frames_needed
 from hwr.data.shards.format import FORMAT, INDEX, VERSION, Block, Shard, encode, intact, sealed
 from hwr.errors import HwrError
 from hwr.files import write_bytes, write_text
