@@ -201,7 +201,7 @@ def fingerprint(init_from: str) -> str:
 
 def _bare(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict under the names that a network of ours has for them."""
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model_state_dict", "model"):
         content = content[key] if isinstance(content.get(key), Mapping) else content
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     while prefix := next((p for p in PREFIXES if any(name.startswith(p) for name in weights)), None):
