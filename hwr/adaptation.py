@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,11 +125,13 @@ def score(
 
     Images that are prepared otherwise than the model needs are read and prepared anew.
     """
+    network: Any = model.build().eval().to(device).to(memory_format=torch.channels_last)
     if data.preprocess != model.preprocess:
         data = copy(data)
         data.sets, data.preprocess = {}, model.preprocess
         data.setup()
-    network = model.build().eval().to(device).to(memory_format=torch.channels_last)
+        if isinstance(data, LineDataModule):
+            data.check_feasible(network)
     if isinstance(data, CharacterDataModule):
         wrong = 0
         part = data.sets[split]

@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> None:
     """Audits as configured, or goes on with an audit that was broken off, and prints what came of it."""
     from hwr.data.lines.base import LineDataModule
     from hwr.figures import save
-    from hwr.parts import datamodule
+    from hwr.parts import datamodule, replayed
     from hwr.suspects import Characters, Lines
 
     for key, low, high in (("folds", 2, 1000), ("top", 1, MOST)):
@@ -48,7 +48,7 @@ def run(cfg: DictConfig) -> None:
     out = out.relative_to(Path.cwd()) if out.is_relative_to(Path.cwd()) else out
     items = Lines(data) if isinstance(data, LineDataModule) else Characters(data)
     known = _corrected(out / "audit.tsv", cfg.data.get("corrections"))
-    suspects = cross_validate(cfg, items)
+    suspects = cross_validate(cfg, items, replayed(cfg, data))
     ranked = sorted(range(len(suspects)), key=lambda i: (-suspects[i].score, i))
     _write_table(out / "audit.tsv", [suspects[i] for i in ranked], known)
     shown = ranked[: cfg.top]
@@ -57,12 +57,13 @@ def run(cfg: DictConfig) -> None:
     _report(out, [suspects[i] for i in ranked], items)
 
 
-def cross_validate(cfg: DictConfig, items: Items) -> list[Suspect]:
+def cross_validate(cfg: DictConfig, items: Items, replayed: Sequence[str] = ()) -> list[Suspect]:
     """Scores every training item with a model that has not seen it; what an earlier call finished is not done again.
 
     Args:
         cfg: As composed from ``conf/audit.yaml``. Each fold leaves its run below ``run_dir``.
         items: Of the data that it names.
+        replayed: What tells the old data among it from any other, see :func:`hwr.parts.replayed`.
 
     Returns:
         In the order of the items.
@@ -72,7 +73,7 @@ def cross_validate(cfg: DictConfig, items: Items) -> list[Suspect]:
     keys = [hashlib.sha256(items.image(i).tobytes()).hexdigest() for i in range(len(items.names))]
     found: dict[int, Suspect] = {}
     for number, held_out in enumerate(deal(keys, items.strata(), cfg.folds, cfg.seed), start=1):
-        folder = Path(cfg.run_dir) / f"fold{number}-{_fingerprint(cfg, items, keys, held_out)}"
+        folder = Path(cfg.run_dir) / f"fold{number}-{_fingerprint(cfg, items, [*keys, *replayed], held_out)}"
         scores = folder / "scores.json"
         if not scores.is_file():
             rest = len(keys) - len(held_out)

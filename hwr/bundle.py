@@ -229,10 +229,19 @@ def _from_description(description: Mapping[str, Any], where: Path) -> Bundle:
         )
     try:
         line = description["kind"] == "line"
+        network, classes = description["network"], description["charset" if line else "classes"]
+        if not isinstance(network, Mapping):
+            raise HwrError("network is no object")
+        if not isinstance(classes, str | list | tuple) or not all(isinstance(name, str) for name in classes):
+            raise HwrError(f"{'charset' if line else 'classes'} is no list of names")
+        if len(set(classes)) < len(classes):
+            raise HwrError(f"{'charset' if line else 'classes'} names something twice")
         preprocess = (LinePreprocess if line else CharacterPreprocess).from_dict(description["preprocess"])
-        return Bundle(description["network"], tuple(description["charset" if line else "classes"]), preprocess)
-    except (KeyError, TypeError) as error:
+        return Bundle(network, tuple(classes), preprocess)
+    except KeyError as error:
         raise HwrError(f"{where}: a damaged bundle (no {error})") from None
+    except (HwrError, TypeError) as error:
+        raise HwrError(f"{where}: a damaged bundle ({error})") from None
 
 
 def _first_line(error: Exception) -> str:

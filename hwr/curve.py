@@ -66,7 +66,7 @@ class Run(NamedTuple):
 def run(cfg: DictConfig) -> None:
     """Trains and scores what is missing of the curve, and writes what came of it after every run."""
     from hwr import learning_curve
-    from hwr.parts import datamodule
+    from hwr.parts import datamodule, replayed
 
     check(cfg)
     arms = overrides_of_arms(cfg, typed())
@@ -74,7 +74,8 @@ def run(cfg: DictConfig) -> None:
     data, out = datamodule(base["finetune"]), Path(cfg.run_dir)
     if cfg.split not in data.sets:
         raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
-    contents = [part.fingerprint() for part in data.sets.values()] if not data.streamed else []
+    own = [part.fingerprint() for part in data.sets.values()] if not data.streamed else []
+    contents = {"finetune": [*own, *replayed(base["finetune"], data)], "scratch": own}
     runs = plan(cfg, base, len(data.sets["train"]), contents)
     curve = learning_curve.Curve(judge_start(cfg, data), cfg.split, cfg.target)
     del data
@@ -132,14 +133,16 @@ def overrides_of_arms(cfg: DictConfig, typed: Sequence[str]) -> dict[str, list[s
     return {"finetune": common, "scratch": list({_key(o): o for o in scratch}.values())}
 
 
-def plan(cfg: DictConfig, base: Mapping[str, DictConfig], available: int, contents: Sequence[str] = ()) -> list[Run]:
+def plan(
+    cfg: DictConfig, base: Mapping[str, DictConfig], available: int, contents: Mapping[str, Sequence[str]]
+) -> list[Run]:
     """All runs, the smallest numbers of labels first.
 
     Args:
         cfg: As composed from ``conf/curve.yaml``.
         base: For each arm, what its runs have in common, as composed from ``conf/train.yaml``.
         available: How many training labels there are.
-        contents: What tells the data from any other; with other data, or another start, all is done again.
+        contents: For each arm, what tells its data from any other; with other data or another start all is done again.
 
     Raises:
         HwrError: If more labels are wanted, or there are none to choose from, or from scratch there is no network.
@@ -151,7 +154,7 @@ def plan(cfg: DictConfig, base: Mapping[str, DictConfig], available: int, conten
     if lacking := [arm for arm, common in base.items() if "labels" not in common.data]:
         raise HwrError(f"data: the data of {lacking[0]} is made up as training goes on: no labels to choose from")
     models = [transfer.fingerprint(name) for name in (cfg.init_from, cfg.distill.teacher) if name is not None]
-    facts = {"finetune": [*contents, *models], "scratch": [*contents]}
+    facts = {"finetune": [*contents["finetune"], *models], "scratch": contents["scratch"]}
     runs = []
     for labels, wanted in sorted({available if x == "all" else x: x for x in cfg.labels}.items()):
         if labels > available:

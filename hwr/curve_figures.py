@@ -85,7 +85,10 @@ def _arm(
 def _title(curve: Curve, errors: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     name = "CER" if curve.metric == "CER" else "error"
     if curve.target is not None and curve.needs:
-        parts = [f"{_about(need.labels, max(errors[arm]))} {NAMES[arm]}" for arm, need in curve.needs.items()]
+        parts = [
+            f"{_about(need.labels, max(errors[arm]), curve.reached(arm))} {NAMES[arm]}"
+            for arm, need in curve.needs.items()
+        ]
         return f"Labels for {percent(curve.target)} {name}: {', '.join(parts)}"
     common = sorted(set.intersection(*(set(found) for found in errors.values())))
     if not common:
@@ -94,8 +97,10 @@ def _title(curve: Curve, errors: Mapping[str, Mapping[int, Sequence[float]]]) ->
     return f"{name[0].upper()}{name[1:]} with {common[0]:,} training labels: {', '.join(parts)}"
 
 
-def _about(labels: float, most: int) -> str:
-    return "out of reach" if labels == inf else f"about {shown(labels)}{'*' * (labels > most)}"
+def _about(labels: float, most: int, reached: int | None) -> str:
+    if labels == inf:
+        return "out of reach" if reached is None else f"{reached:,}"
+    return f"about {shown(labels)}{'*' * (labels > most)}"
 
 
 def _right(curve: Curve, sizes: Sequence[int]) -> float:

@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +29,7 @@ from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.decoders import Decoder, greedy
-from hwr.errors import HwrError, Interrupted
+from hwr.errors import HwrError, Interrupted, check_seed
 from hwr.files import write_json, write_text
 from hwr.parts import DataModule
 from hwr.systems import System
@@ -77,6 +76,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)
+        check_seed("seed", plain["seed"])
         lightning.seed_everything(plain["seed"], verbose=False)
         start = None if plain["init_from"] is None else transfer.find(plain["init_from"])
         plain["network"] = transfer.network_of(plain["network"], start)
@@ -106,14 +106,12 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
             plain["trainer"]["precision"] = str(trainer.precision)
             write_text(run_dir / "config.yaml", OmegaConf.to_yaml(plain))
             data.record(run_dir / "splits.json")
-        began = time.perf_counter()
         with ranks.guarded(trainer):
             _run_fit(trainer, system, data, resume)
-            seconds = time.perf_counter() - began
             metrics = {
                 **_best_epoch(trainer, run_dir),
                 "epochs": float(trainer.current_epoch),
-                "train_seconds": seconds,
+                "train_seconds": system.seconds,
                 "parameters": float(sum(p.numel() for p in system.network.parameters())),
                 "peak_memory_gb": peak_memory_gb(),
             }

@@ -111,6 +111,11 @@ class Curve:
         found = {arm: power_law.needed(self.errors(arm), self.target, self._floor) for arm in self.laws}
         return {arm: need for arm, need in found.items() if need is not None}
 
+    def reached(self, arm: str) -> int | None:
+        """The fewest labels with which the median of the runs is at the target or below it."""
+        at = [n for n, each in self.errors(arm).items() if self.target is not None and median(each) <= self.target]
+        return min(at, default=None)
+
     @property
     def _floor(self) -> float:
         return max(p.floor for p in self.points)
@@ -165,7 +170,12 @@ def told(curve: Curve, arm: str) -> list[str]:
     )
     lines = [f"{NAMES[arm]}: {curve.metric} = {law.a:.3g} n^-{law.b:.2f}{rest}, {how}"]
     if curve.target is not None and (need := curve.needs.get(arm)):
-        lines.append(f"  {percent(curve.target)} {needed(need, law, curve.target, sizes[0], sizes[-1])}")
+        reached = curve.reached(arm)
+        if reached is None or isfinite(need.labels):
+            text = needed(need, law, curve.target, sizes[0], sizes[-1])
+        else:
+            text = f"is reached with {reached:,} labels, though by the fit it is out of reach"
+        lines.append(f"  {percent(curve.target)} {text}")
     if curve.target is not None and arm == "finetune" and curve.start and curve.start.error <= curve.target:
         lines.append("  the start model is there without any")
     return lines

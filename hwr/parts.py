@@ -145,6 +145,19 @@ def old_data(cfg: DictConfig, start: transfer.Start | None, data: DataModule) ->
     return old
 
 
+def replayed(cfg: DictConfig, data: DataModule) -> list[str]:
+    """What tells the old data that a training replays from any other; nothing if it replays none.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+        data: That of this configuration.
+    """
+    if not cfg.replay or cfg.init_from is None:
+        return []
+    old = old_data(cfg, transfer.find(cfg.init_from), data)
+    return [] if old is None or old.streamed else [old.sets["train"].fingerprint()]
+
+
 def _check_training(data: DataModule, key: str) -> None:
     if "train" not in data.sets:
         raise HwrError(f"{key}: there is no training split, only {' and '.join(data.sets)}, which can judge a model")

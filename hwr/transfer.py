@@ -23,7 +23,8 @@ from hwr.text import Charset, code_points
 
 log = logging.getLogger(__name__)
 CHANGES = ("extend", "keep", "replace")
-PREFIXES = ("network.", "model.", "module.", "_orig_mod.")  # of Lightning's systems, wrappers and compiled modules
+PREFIXES = ("network.", "net.", "model.", "module.", "_orig_mod.")  # of Lightning's systems, wrappers, compiled modules
+WITHIN = ("state_dict", "model_state_dict", "model", "network", "net", "weights")  # where checkpoints have weights
 INHERITED = ("data", "licence", "attribution", "init_from")  # what a model owes to the one that it started from
 
 
@@ -201,7 +202,7 @@ def fingerprint(init_from: str) -> str:
 
 def _bare(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors of a state dict under the names that a network of ours has for them."""
-    for key in ("state_dict", "model_state_dict", "model"):
+    for key in WITHIN:
         content = content[key] if isinstance(content.get(key), Mapping) else content
     weights = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     while prefix := next((p for p in PREFIXES if any(name.startswith(p) for name in weights)), None):

@@ -416,6 +416,8 @@ DIGIT_SETS = {
         ("image\tcorrected\ntrain 0\t3\ntrain 0\t4\n", ["line 3", "line 2", "keep one"]),
         ("image\tcorrected\ntrain 0\t3\t4\n", ["line 2", "more fields"]),
         ('image\tcorrected\ntrain 0\t"3" or so\n', ["line 2", "quoted as a whole"]),
+        (" Image\tCorrected\nnobody\t3\n", ["audit.tsv, line 2", "'nobody'"]),
+        ("i\0m\0a\0g\0e\0", ["save the table as UTF-8"]),
         ("image\tlabel\ntrain 0\t3\n", ["line 1", "corrected"]),
         ("", ["line 1", "nothing"]),
     ],

@@ -27,6 +27,7 @@ from hwr.data.batches import CharacterSet
 from hwr.data.lines.batches import LineSet
 from hwr.data.lines.items import Rejected
 from hwr.learning_curve import Curve, Point, needed, summary, told
+from hwr.parts import datamodule, replayed
 from hwr.power_law import Need, PowerLaw
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -185,23 +186,28 @@ def test_a_killed_run_goes_on_from_its_last_epoch(
 
 
 def test_other_settings_or_another_start_are_other_runs(tmp_path: Path, trained: Path) -> None:
-    def folders(*more: str, start: str = str(trained), contents: Sequence[str] = ("labels",)) -> list[str]:
+    def folders(
+        *more: str, start: str = str(trained), own: Sequence[str] = ("labels",), replayed: Sequence[str] = ()
+    ) -> list[str]:
         typed = [*SMALL, f"init_from='{start.replace(chr(39), chr(92) + chr(39))}'", *more]
-        return [one.folder.name for one in planned(typed, contents)]
+        return [one.folder.name for one in planned(typed, own, replayed)]
 
     plain = folders()
     assert len(plain) == len(set(plain)) == 8
     assert plain == folders()
     assert not set(plain) & set(folders("optimizer.lr=0.003"))
-    assert not set(plain) & set(folders(contents=["other labels"]))
+    assert not set(plain) & set(folders(own=["other labels"]))
+    changed = folders(replayed=["old labels"])
+    assert [name for name in changed if name in plain] == [n for n in plain if n.startswith("scratch")]
     other = folders(start="mnist")
     assert [name for name in other if name.startswith("scratch")] == [n for n in plain if n.startswith("scratch")]
     assert not {n for n in other if n.startswith("finetune")} & set(plain)
 
 
-def planned(typed: list[str], contents: Sequence[str] = ()) -> list[curve.Run]:
+def planned(typed: list[str], own: Sequence[str] = (), replayed: Sequence[str] = ()) -> list[curve.Run]:
     cfg = composed(typed)
     arms = curve.overrides_of_arms(cfg, typed).items()
+    contents = {"finetune": [*own, *replayed], "scratch": own}
     return curve.plan(cfg, {arm: compose("train", [*each, "test=false"]) for arm, each in arms}, 1294, contents)
 
 
@@ -223,6 +229,17 @@ def test_what_is_of_fine_tuning_alone_is_left_out_from_scratch() -> None:
     assert set(ours) <= set(arms["finetune"])
     assert not set(ours) & set(arms["scratch"])
     assert compose("train", arms["scratch"]).callbacks.get("freeze") is None
+
+
+def test_what_is_replayed_is_told_by_its_names_labels_and_pixels() -> None:
+    def told(*more: str) -> list[str]:
+        cfg = compose("train", ["experiment=finetune_head", "init_from=mnist", "data=digits", *more])
+        return replayed(cfg, datamodule(compose("train")))
+
+    assert told() == told("data@old_data=digits") == []
+    with_labels = told("replay=0.5", "data@old_data=digits")
+    assert len(with_labels) == 1
+    assert with_labels != told("replay=0.5", "data@old_data=digits", "old_data.labels=50")
 
 
 def test_a_data_set_is_told_by_its_names_labels_and_pixels() -> None:
@@ -352,6 +369,11 @@ def test_what_is_told() -> None:
         r"  10% takes about [\d,]+ labels \(95 % interval over seeds: [\d,]+ (to [\d,]+|upwards)\)", fine[1]
     )
     assert scratch[1].startswith("  10% is out of reach: the fit levels off at 1")
+    flat = measured({"finetune": PowerLaw(0.9, 0.3, 0.02)}, (50, 200, 1000), 2, 0.25)
+    points = [replace(p, error=0.2 if p.labels == 50 else 0.3) for p in flat.points]
+    odd = replace(flat, points=tuple(points))
+    assert told(odd, "finetune")[1] == "  25% is reached with 50 labels, though by the fit it is out of reach"
+    assert "50 fine-tuned" in draw(odd).texts[0].get_text()
     assert both.start is not None
     assert "the start model is there" not in str(fine)
     assert "  the start model is there without any" in told(measured(laws, (50, 200, 1000), 1, 0.5), "finetune")

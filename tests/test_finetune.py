@@ -12,12 +12,12 @@ import pytest
 from line_model import SETTINGS, texts, write_split
 from omegaconf import OmegaConf
 
-from hwr import HwrError, bundle
+from hwr import HwrError, bundle, experiment
 from hwr.adaptation import score
 from hwr.config import compose
 from hwr.data.base import CharacterDataModule
 from hwr.experiment import Result, fit
-from hwr.parts import by_labels, data_of
+from hwr.parts import by_labels, data_of, datamodule
 from hwr.train import report
 
 HIGH, LOW = "[5,6,7,8,9]", "[0,1,2,3,4]"
@@ -83,6 +83,17 @@ def test_a_start_reads_with_its_own_preprocessing(tmp_path: Path) -> None:
     expected, _, _ = score(start, data_of(start, "mnist", compose("train", ["experiment=digits_cnn"]).data), "val")
     assert found.metrics["new/before"] == found.metrics["old/before"] == pytest.approx(expected)
     assert bundle.load(tmp_path).preprocess.size == 40
+
+
+def test_lines_that_do_not_fit_count_as_wrong_for_the_start_as_well(line_run: Path, tmp_path: Path) -> None:
+    for seed, split in enumerate(("train", "val", "test")):
+        write_split(tmp_path, split, texts(4, 60 + seed), 9500 + seed)
+    table = tmp_path / "val.tsv"
+    table.write_text(table.read_text().replace("\tval-w1", "1" * 99 + "\tval-w1"))
+    start = bundle.load(str(line_run))
+    of = [compose("train", [*SETTINGS, f"data.path={tmp_path}", f"data.preprocess.height={h}"]) for h in (32, 48)]
+    expected = experiment.score(start, data_of(start, str(line_run), of[0].data), "val")["test/cer"]
+    assert score(start, datamodule(of[1]), "val")[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_old_data_that_is_gone_is_only_missed_where_it_is_asked_for(

@@ -16,6 +16,7 @@ from line_fixtures import write_table
 from hwr import HwrError, bundle
 from hwr.config import compose
 from hwr.data.labels import choose
+from hwr.data.turns import with_turned
 from hwr.experiment import fit
 from hwr.parts import datamodule
 
@@ -66,6 +67,13 @@ def test_numbers_that_make_no_sense(labels: object, words: str) -> None:
     with pytest.raises(HwrError, match=words) as caught:
         choose(labels, CLASSES, 0)
     assert str(caught.value).startswith(f"data.labels={labels}: ")
+
+
+@pytest.mark.parametrize("key", ["seed", "data.labels_seed", "data.split.seed"])
+@pytest.mark.parametrize("value", ["-1", "1.5", "4294967296"])
+def test_seeds_that_make_no_sense(key: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(HwrError, match=f"^{key}={value}: a whole number from 0 to 4294967295 is needed"):
+        fit(compose("train", ["data.labels=50", f"{key}={value}"], tmp_path))
 
 
 def test_characters(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,3 +174,7 @@ def test_a_model_of_turned_characters_is_a_start(tmp_path: Path) -> None:
     more = ["experiment=finetune_full", f"init_from={old.run_dir}", "data=digits", "data.only=[5,6,7,8,9]"]
     new = fit(compose("train", [*more, "trainer.max_epochs=1", *quick[2:]], tmp_path / "new"))
     assert bundle.load(new.run_dir).classes == tuple("56789")
+    turned = [*more, "trainer.max_epochs=1", "data.turned=true", "replay=0.5", *quick[2:]]
+    for run, start in (("both", old.run_dir), ("one", new.run_dir)):  # of turned classes, and of others
+        both = fit(compose("train", [*turned, f"init_from={start}"], tmp_path / run))
+        assert set(bundle.load(both.run_dir).classes) == set(with_turned("0123456789" if run == "both" else "56789"))

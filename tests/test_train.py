@@ -273,7 +273,7 @@ def test_ctrl_c_says_how_to_go_on(hwr: Run, tmp_path: Path) -> None:
 STILL = ["scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-6", "scheduler.min_lr=1e-9"]  # falls each epoch
 
 
-@pytest.mark.parametrize("schedule", [["scheduler=onecycle"], STILL])
+@pytest.mark.parametrize("schedule", [["scheduler=onecycle"], STILL, [*STILL, "+trainer.val_check_interval=0.5"]])
 def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path: Path) -> None:
     """The last two epochs of three, from the checkpoint of the first, are as they were."""
     settings = ["trainer.max_epochs=3", *schedule]
@@ -285,6 +285,11 @@ def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path:
     resumed = train(tmp_path / "part", *settings, "ckpt_path=last")
     assert rows(whole.run_dir) == rows(resumed.run_dir)
     assert same(weights(whole.run_dir), weights(resumed.run_dir))
+    ours, theirs = (torch.load(r.run_dir / "checkpoints/last.ckpt", weights_only=True) for r in (whole, resumed))
+    assert ours["lr_schedulers"] == theirs["lr_schedulers"]
+    assert same(ours["state_dict"], theirs["state_dict"])
+    before = torch.load(first, weights_only=True)["hwr_seconds"]
+    assert 0 < before < theirs["hwr_seconds"] <= resumed.metrics["train_seconds"]
 
 
 def test_a_run_that_stopped_early_says_so_and_goes_on(call: Run) -> None:

@@ -94,8 +94,8 @@ def test_a_run_a_bundle_a_checkpoint_and_a_name(trained: Path) -> None:
     assert transfer.find("copiste").model.charset == bundle.load("copiste").charset
 
 
-@pytest.mark.parametrize("prefix", ["", "network.", "model.", "module.", "_orig_mod.", "network._orig_mod."])
-@pytest.mark.parametrize("inside", [None, "state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "network.", "net.", "model.", "module.", "_orig_mod.", "network._orig_mod."])
+@pytest.mark.parametrize("inside", [None, "state_dict", "model_state_dict", "model", "weights"])
 def test_bare_weights(prefix: str, inside: str | None, mnist: Bundle, tmp_path: Path) -> None:
     state: dict[str, object] = {f"{prefix}{name}": value for name, value in mnist.weights.items()}
     if prefix:

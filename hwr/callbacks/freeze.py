@@ -21,7 +21,8 @@ EVERYTHING = "all"
 class FreezeSchedule(Callback):
     """Lets only some parts of the network learn, and others later.
 
-    What is frozen stays as it is to the last bit: weights, batch-norm statistics, and the average of the weights; its
+    What is frozen stays as it is to the last bit: weights, batch-norm statistics, and the average of weights that have
+    not learnt yet (of others it comes nearer to what they are frozen at, which is what the rest goes on with); its
     dropout is off. What is frozen follows from the epoch alone, and the optimiser knows all parameters from the start,
     so that a resumed training equals an unbroken one.
 

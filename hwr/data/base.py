@@ -151,7 +151,9 @@ class CharacterDataModule(SplitDataModule):
 
     def add_classes(self, names: Sequence[str]) -> None:
         """Puts classes that this data lacks after its own, for a model that is not to forget them."""
-        self.as_classes((*self.classes, *(name for name in names if name not in self.classes)))
+        if self.turned:
+            names = (*names, *turns.with_turned([name for name in names if not name.endswith(turns.WAYS[1:])]))
+        self.as_classes(tuple(dict.fromkeys((*self.classes, *names))))
 
     def mix(self, other: CharacterDataModule | None, share: float) -> None:
         """Decides what an epoch of training holds, once everything is set up.

@@ -65,7 +65,7 @@ def read(path: str | Path) -> list[Correction]:
     )
     found: dict[str, Correction] = {}
     try:
-        columns = rows.fieldnames or []
+        columns = rows.fieldnames = [name.strip().lower() for name in rows.fieldnames or []]
         if not {"image", "corrected"} <= set(columns):
             raise HwrError(
                 f"{path}, line 1: the columns image and corrected are needed; found: {', '.join(columns) or 'nothing'}"
@@ -97,9 +97,12 @@ def _decoded(path: Path) -> str:
         raise HwrError(f"data.corrections={path}: cannot be read ({error.strerror})") from None
     wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise HwrError(f"{path}: not UTF-8 (byte {error.start}); save the table as UTF-8") from None
+    if "\0" in text:
+        raise HwrError(f"{path}: not UTF-8 (it has bytes of 0); save the table as UTF-8")
+    return text
 
 
 def correct_characters(

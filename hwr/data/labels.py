@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from hwr.errors import HwrError
+from hwr.errors import HwrError, check_seed
 
 
 def choose(labels: int, classes: npt.NDArray[np.integer], seed: int) -> npt.NDArray[np.int64]:
@@ -33,6 +33,7 @@ def choose(labels: int, classes: npt.NDArray[np.integer], seed: int) -> npt.NDAr
         raise HwrError("data.labels=1: one label teaches nothing; at least 2 are needed")
     if labels > len(classes):
         raise HwrError(f"data.labels={labels}: there are {len(classes)} training labels; give fewer, or null for all")
+    check_seed("data.labels_seed", seed)
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from hwr.errors import HwrError
+from hwr.errors import HwrError, check_seed
 
 
 def stratified(
@@ -34,6 +34,7 @@ def stratified(
         raise HwrError(
             f"cannot set {size} aside from {n} samples; give data.split.size a share below 1 or a smaller number"
         )
+    check_seed("data.split.seed", seed)
     rng = np.random.default_rng(seed)
     if writers is not None:
         return _whole_writers(writers, wanted, rng)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -69,6 +70,7 @@ class System(LightningModule):
         self._start: dict[str, Tensor] = {}
         self._steps = 0
         self._kept: Sequence[Mapping[str, Any]] = ()
+        self._began, self._seconds_before = time.perf_counter(), 0.0
         self.distillation: Distillation | None = None
 
     def keep_start(self, names: Iterable[str]) -> None:
@@ -134,8 +136,14 @@ class System(LightningModule):
         return self.l2_sp / 2 * torch.stack([torch.zeros((), device=self.device), *squares]).sum()
 
     def on_fit_start(self) -> None:
-        """Moves the start weights to the device."""
+        """Moves the start weights to the device, and looks at the clock."""
+        self._began = time.perf_counter()
         self._start = {name: value.to(self.device) for name, value in self._start.items()}
+
+    @property
+    def seconds(self) -> float:
+        """How long this training has taken, with what was before a checkpoint that it goes on from."""
+        return self._seconds_before + time.perf_counter() - self._began
 
     def on_train_start(self) -> None:
         """Picks up what a checkpoint kept of the middle of an epoch; where it was made at the end, that starts anew."""
@@ -253,6 +261,7 @@ class System(LightningModule):
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(processes, own)
         checkpoint["hwr_processes"] = processes
+        checkpoint["hwr_seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another model, by name and setting."""
@@ -267,6 +276,7 @@ class System(LightningModule):
         if groups and groups[0] != len(self._groups()):  # in groups by part, or not
             raise HwrError("ckpt_path: the checkpoint has another system.layer_decay; repeat the settings of that run")
         self._kept = checkpoint.get("hwr_processes", ())
+        self._seconds_before = checkpoint.get("hwr_seconds", 0.0)
 
 
 def _difference(theirs: Any, ours: Any) -> str:
