@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.data.lines.batches import WidthOrder
 from hwr.decoding import GreedyDecoder
+from hwr.errors import HwrError
 from hwr.files import write_text
 from hwr.parts import DataModule
 from hwr.reports import LineReading, error_rate, wilson
 
+log = logging.getLogger(__name__)
 CPU = torch.device("cpu")
 
 
@@ -96,6 +99,21 @@ def _shown(score: Score) -> tuple[str, str]:
     return f"{score.error:.2%}", interval
 
 
+def comparable(before: Bundle, data: DataModule, old: DataModule | None) -> bool:
+    """Whether a start can read the data, old data included: shards may hold images prepared otherwise than it needs.
+
+    If not, a warning says so.
+    """
+    try:
+        for part in (data, old):
+            if part is not None and part.streamed:
+                _prepared(part, before)
+    except HwrError as error:
+        log.warning("what the start is worth on this data is not known: %s", error)
+        return False
+    return True
+
+
 def compare(
     before: Bundle, after: Bundle, data: DataModule, old: DataModule | None, split: str, device: torch.device
 ) -> Adaptation:
@@ -127,9 +145,7 @@ def score(
     """
     network: Any = model.build().eval().to(device).to(memory_format=torch.channels_last)
     if data.preprocess != model.preprocess:
-        data = copy(data)
-        data.sets, data.preprocess = {}, model.preprocess
-        data.setup()
+        data = _prepared(data, model)
         if isinstance(data, LineDataModule):
             data.check_feasible(network)
     if isinstance(data, CharacterDataModule):
@@ -143,6 +159,14 @@ def score(
         return wrong / len(part), *wilson(wrong / len(part), len(part))
     rate = error_rate(_readings(model, network, data, split, device))
     return rate.cer, *(rate.interval() or (None, None))
+
+
+def _prepared(data: DataModule, model: Bundle) -> DataModule:
+    """The same data with images as a model needs them."""
+    data = copy(data)
+    data.sets, data.preprocess = {}, model.preprocess
+    data.setup()
+    return data
 
 
 def _readings(

@@ -93,6 +93,9 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         if start is not None:
             taken = transfer.take(start, system.network, model, plain["init_mismatch"])
             system.keep_start(taken.whole)
+        compared = start.model if start is not None else None
+        if compared is not None and not adaptation.comparable(compared, data, old):
+            compared = None
         parts.mix(data, old, cfg.replay, system.network)
         if cfg.distill.teacher is not None:
             teacher = bundle.load(cfg.distill.teacher)
@@ -128,10 +131,10 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         if trainer.is_global_zero:
             about = _provenance(plain, data) | dict(model.about)
             done = replace(model, weights=_on_cpu(system.network.state_dict()), about=about)
-            if start is not None and start.model is not None:
+            if compared is not None:
                 split, device = data.test_split if plain["test"] else "val", trainer.strategy.root_device
                 replace(done, metrics=metrics).save(run_dir / "bundle")  # whatever becomes of the comparison
-                found = adaptation.compare(start.model, done, data, old, split, device)
+                found = adaptation.compare(compared, done, data, old, split, device)
                 found.write(run_dir)
                 metrics |= found.metrics()
             replace(done, metrics=metrics).save(run_dir / "bundle")

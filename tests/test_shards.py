@@ -561,6 +561,22 @@ def test_settings_that_the_shards_do_not_fit_are_told(packed_digits: Path, packe
         digits(packed_digits).order("train", 0, 2000)
 
 
+def test_a_start_that_needs_other_images_than_the_shards_have_is_not_compared(
+    packed_digits: Path, trained: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = tmp_path / "small"
+    pack(datamodule(compose(overrides=["data.preprocess.size=20", "data.preprocess.fit=16"])), small, 0.2)
+    start = shutil.copytree(trained / "bundle", tmp_path / "start")
+    settings = ["experiment=finetune_full", f"init_from={start}", "network=lenet_16_32", "init_mismatch=fresh"]
+    settings += ["data=shards", "trainer.max_epochs=1", "trainer.accelerator=cpu", "test=false"]
+    found = fit(compose("train", [*settings, f"data.path={small}"], tmp_path / "other"))
+    assert "val/accuracy" in found.metrics
+    assert found.adaptation is None
+    assert "packed with preprocess.size=20, and 28 is wanted" in caplog.text
+    means = "data.preprocess={mean: 0.4}"  # which shards leave open
+    assert fit(compose("train", [*settings, f"data.path={packed_digits}", means], tmp_path / "same")).adaptation
+
+
 def test_what_shards_cannot_do_is_told(packed_digits: Path, packed_lines: Path, trained: Path, call: Run) -> None:
     source = ("data=shards", f"data.path={packed_digits}")
     for command, arguments, says in (
