@@ -573,7 +573,7 @@ def test_a_start_that_needs_other_images_than_the_shards_have_is_not_compared(
     assert "val/accuracy" in found.metrics
     assert found.adaptation is None
     assert "packed with preprocess.size=20, and 28 is wanted" in caplog.text
-    means = "data.preprocess={mean: 0.4}"  # which shards leave open
+    means = "+data.preprocess.mean=0.4"  # which shards leave open
     assert fit(compose("train", [*settings, f"data.path={packed_digits}", means], tmp_path / "same")).adaptation
 
 
