@@ -73,6 +73,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read when the first kernel is made
     with parts.one_line_errors(), memory.advised(partial(memory.advice, cfg)):
+        parts.check_complete(cfg)
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         run_dir = Path(plain["run_dir"])
         resume = _resume_path(plain["ckpt_path"], run_dir)

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from hwr import precision, trackers, transfer
 from hwr.bundle import Bundle
 from hwr.callbacks import AtomicCheckpointIO
+from hwr.config import CONF_DIR
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.decoders import Decoder
@@ -35,12 +36,29 @@ log = logging.getLogger(__name__)
 SCALING = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}  # powers of the ratio of batches
 PRECISIONS = {"32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed"}
 PRECISIONS |= {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}  # for short
+MADE = ("data", "loss", "optimizer", "scheduler", "system", "trainer")
+OFF_INSIDE = ("distill", "tune", "lr_scaling", "sweep")  # what switches them off is one of their own keys
 DataModule = CharacterDataModule | LineDataModule
 
 
 def make(node: DictConfig, **kwargs: Any) -> Any:
     """What a node of the configuration describes."""
     return hydra.utils.instantiate(node, _convert_="all", **kwargs)
+
+
+def check_complete(cfg: DictConfig) -> None:
+    """Raises :class:`HwrError` if a part that every training needs is set to null.
+
+    Args:
+        cfg: As composed from ``conf/train.yaml``.
+    """
+    needed = {key: f"{key}._target_" for key in MADE} | {key: key for key in ("monitor", "replay", *OFF_INSIDE)}
+    needed |= {f"data.{key}": f"data.{key}" for key in ("preprocess", "split") if key in (cfg.get("data") or ())}
+    for key, inside in needed.items():
+        if OmegaConf.select(cfg, inside) is None:
+            known = sorted(path.stem for path in (CONF_DIR / key).glob("*.yaml"))
+            choices = f", or take one of {', '.join(known)}" if known else ""
+            raise HwrError(f"{key}=null: a training needs it; leave it out for the default{choices}")
 
 
 def datamodule(cfg: DictConfig) -> DataModule:
@@ -53,6 +71,7 @@ def datamodule(cfg: DictConfig) -> DataModule:
         HwrError: If it cannot be read.
     """
     with one_line_errors():
+        check_complete(cfg)
         return data_for(cfg, None if cfg.init_from is None else transfer.find(cfg.init_from))
 
 

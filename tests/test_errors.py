@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from hwr import HwrError, Recognizer, bundle
+from hwr.config import compose
+from hwr.experiment import fit
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 QUICK = ["network=tiny", "debug=fast", "trainer.precision=32-true", "trainer.accelerator=cpu", "callbacks.gallery=null"]
@@ -274,3 +276,10 @@ def test_learning_that_diverges_is_told(call: Run, tmp_path: Path) -> None:
     line = the_error(call("train", *arguments, "optimizer.lr=1e9", "trainer.max_epochs=2"), "train")
     assert "optimizer.lr" in line
     assert not list(tmp_path.rglob("bundle"))
+
+
+@pytest.mark.parametrize("key", ["scheduler", "optimizer", "data", "trainer", "distill", "data.split", "replay"])
+def test_what_a_training_needs_cannot_be_null(key: str, tmp_path: Path) -> None:
+    with pytest.raises(HwrError, match=rf"^{key}=null: a training needs it; leave it out for the default") as caught:
+        fit(compose("train", [f"{key}=null"], tmp_path))
+    assert ("constant, cosine" in str(caught.value)) == (key == "scheduler")
