@@ -163,7 +163,7 @@ def evaluate(cfg: DictConfig) -> Result:
                 "%s: %d of %d items, set apart as in training; a split of its own (%s.tsv or a folder %s) counts whole",
                 cfg.split, len(data.sets[cfg.split]), data.apart[cfg.split], cfg.split, cfg.split,
             )  # fmt: skip
-        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), cfg.split, cfg.data is not None)
+        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), str(cfg.split), cfg.data is not None)
         gallery = LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))
         decoder = parts.make(cfg.decoder, _partial_=True)
         trainer, system = _test(model, data, cfg.split, cfg.accelerator, decoder, [gallery])
@@ -203,16 +203,19 @@ def _test(
         raise HwrError(f"split={split}: there are {', '.join(data.sets)}")
     data.test_split = split
     system = parts.judge(model, data, decoder)
-    trainer = Trainer(
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_progress_bar=sys.stdout.isatty(),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    try:
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=1,
+            logger=False,
+            callbacks=list(callbacks),
+            enable_checkpointing=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+    except ValueError as error:
+        raise HwrError(f"accelerator={accelerator}: {error}") from None
     trainer.test(system, datamodule=data, verbose=False)
     return trainer, system
 

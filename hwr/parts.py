@@ -47,7 +47,7 @@ def make(node: DictConfig, **kwargs: Any) -> Any:
 
 
 def check_complete(cfg: DictConfig) -> None:
-    """Raises :class:`HwrError` if a part that every training needs is set to null.
+    """Raises :class:`HwrError` if a part that every training needs is set to null, or a count of the trainer is none.
 
     Args:
         cfg: As composed from ``conf/train.yaml``.
@@ -59,6 +59,12 @@ def check_complete(cfg: DictConfig) -> None:
             known = sorted(path.stem for path in (CONF_DIR / key).glob("*.yaml"))
             choices = f", or take one of {', '.join(known)}" if known else ""
             raise HwrError(f"{key}=null: a training needs it; leave it out for the default{choices}")
+    for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
+        count = cfg.trainer[key]
+        if count is None and key.startswith("check"):  # by steps, see trainer.val_check_interval
+            continue
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise HwrError(f"trainer.{key}={count}: a whole number from 1 is needed")
 
 
 def datamodule(cfg: DictConfig) -> DataModule:

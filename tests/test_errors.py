@@ -283,3 +283,16 @@ def test_what_a_training_needs_cannot_be_null(key: str, tmp_path: Path) -> None:
     with pytest.raises(HwrError, match=rf"^{key}=null: a training needs it; leave it out for the default") as caught:
         fit(compose("train", [f"{key}=null"], tmp_path))
     assert ("constant, cosine" in str(caught.value)) == (key == "scheduler")
+
+
+@pytest.mark.parametrize("key", ["trainer.accumulate_grad_batches", "trainer.check_val_every_n_epoch"])
+@pytest.mark.parametrize("value", ["0", "0.5", "true"])
+def test_counts_of_the_trainer(key: str, value: str, tmp_path: Path) -> None:
+    with pytest.raises(HwrError, match=f"^{key}=.*: a whole number from 1 is needed"):
+        fit(compose("train", [f"{key}={value}"], tmp_path))
+
+
+@pytest.mark.parametrize(("setting", "words"), [("accelerator=foo", "accelerator=foo: "), ("split=null", "split=None")])
+def test_evaluations_that_cannot_be(setting: str, words: str, trained: Path, call: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    assert words in the_error(call("eval", "run=run", setting), "eval")
