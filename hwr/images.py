@@ -166,30 +166,40 @@ def _stretched(levels: npt.NDArray[np.float64], where: str) -> Grey:
 
 
 def _on_background(image: Image.Image) -> Grey:
-    """Composites an RGBA image on what its visible pixels call for: their own paper, else the contrast to the ink.
+    """Composites an RGBA image on what its visible pixels call for: their own paper, else contrast to all the ink.
 
-    Where a program made paper transparent, ink keeps a seam of the paper's shade.
+    Where a program made paper transparent, ink keeps a seam of nearly the paper's shade.
     """
     alpha = np.asarray(image.getchannel("A"), np.float32) / 255
     grey = np.asarray(image.convert("RGB").convert("L"), np.float32)
     seen = alpha > 0.5
-    visible, seam = grey[seen], grey[seen & _beside(~seen)]
-    varied = visible.size > 0 and np.ptp(np.percentile(visible, (2, 98))) > 64
+    visible, step = grey[seen] if seen.any() else grey[alpha > 0], _step_outwards(grey, seen)
+    darkest, lightest = np.percentile(visible, (2, 98)) if visible.size else (0.0, 0.0)
+    varied = lightest - darkest > 64
     background = 255.0
     if varied and visible.size > alpha.size / 2:
         background = float(np.median(visible))
-    elif varied and seam.size:
-        background = 255.0 if seam.mean() >= visible.mean() else 0.0
-    elif float((grey * alpha).sum()) > 127.5 * float(alpha.sum()):
+    elif abs(step) > 4:
+        background = 255.0 if step > 0 else 0.0
+    elif darkest > 255 - lightest:
         background = 0.0
     return np.rint(grey * alpha + background * (1 - alpha)).astype(np.uint8)
 
 
-def _beside(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """The pixels above, below, left and right of those of a mask."""
-    padded = np.pad(mask, 1)
-    beside: npt.NDArray[np.bool_] = padded[:-2, 1:-1] | padded[2:, 1:-1] | padded[1:-1, :-2] | padded[1:-1, 2:]
-    return beside
+def _step_outwards(grey: npt.NDArray[np.float32], seen: npt.NDArray[np.bool_]) -> float:
+    """By how much pixels at the edge of what is seen are lighter than those beside them that are not; their median."""
+    edge = seen & ~np.logical_and.reduce(_neighbours(seen))
+    found = []
+    for near, within in zip(_neighbours(grey), _neighbours(seen & ~edge), strict=True):
+        found.append((grey - near)[edge & within])
+    steps = np.concatenate(found)
+    return float(np.median(steps)) if steps.size else 0.0
+
+
+def _neighbours(image: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    """The image moved so that each pixel shows what is above, below, left and right of it; 0 outside."""
+    padded = np.pad(image, 1)
+    return [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
 
 
 def _from_array(array: npt.NDArray[Any]) -> Grey:

@@ -122,6 +122,16 @@ def test_paper_that_was_made_transparent_comes_back(limit: int, light_ink: bool)
     assert np.abs(grey - plain).max() <= 255 - limit
 
 
+@pytest.mark.parametrize("rule", [(220, 40, 40), (255, 150, 0), (150, 150, 150), (250, 220, 0)])
+@pytest.mark.parametrize("width", [4, 7, 12])
+def test_ink_of_several_shades_and_widths_is_on_white(rule: tuple[int, int, int], width: int) -> None:
+    """Dark strokes and a lighter, wider rule below them, both drawn on nothing."""
+    pixels = np.zeros((80, 200, 4), np.uint8)
+    pixels[10:40, 10:190:12] = pixels[10:40, 11:190:12] = (0, 0, 60, 255)
+    pixels[60 : 60 + width, 10:190] = (*rule, 255)
+    assert read_grey(pixels)[0, 0] == 255
+
+
 def test_transparent_corners_take_the_colour_of_visible_paper() -> None:
     pixels = np.full((20, 20, 4), (210, 210, 210, 255), np.uint8)
     pixels[5:15, 9:11, :3] = 30
