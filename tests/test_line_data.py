@@ -148,6 +148,24 @@ def test_a_split_that_is_set_apart_has_its_share_of_what_cannot_be_used(tmp_path
     assert all(again.sets[name].lost == part.lost for name, part in data.sets.items())
 
 
+def test_a_number_of_lines_set_apart_takes_its_share_of_what_cannot_be_used(tmp_path):
+    data = tsv(tmp_path, [*good(12), *([f"missing{i}.png", "perdu"] for i in range(6))], size=3)
+    assert {name: (len(part), len(part.lost)) for name, part in data.sets.items()} == {
+        "train": (6, 3), "val": (3, 1), "test": (3, 2),
+    }  # fmt: skip
+
+
+def test_lost_lines_stay_with_their_writers(tmp_path):
+    header = ("image", "text", "writer")
+    rows = [[image, text, f"w{i % 6}"] for i, (image, text) in enumerate(good(12))]
+    missing = [[f"missing{i}.png", "perdu", f"w{i % 8}"] for i in range(32)]  # two writers have no other lines
+    data = tsv(tmp_path, [*rows, *missing], header, size=0.2)
+    found = {name: {*part.writers, *(line.writer for line in part.lost)} for name, part in data.sets.items()}
+    assert sum(len(part.lost) for part in data.sets.values()) == 32
+    assert sum(map(len, found.values())) == 8
+    assert {"w6", "w7"} <= found["train"]
+
+
 def test_a_test_split_alone_can_judge_a_model_but_not_train_one(tmp_path):
     write_table(tmp_path / "test.tsv", good())
     data = TSV(str(tmp_path), **settings())

@@ -17,7 +17,7 @@ from hwr.data.corrections import correct_lines
 from hwr.data.labels import choose
 from hwr.data.lines.batches import LineBatch, LineSet, WidthOrder
 from hwr.data.lines.cache import prepare
-from hwr.data.lines.groups import groups_of
+from hwr.data.lines.groups import groups_of, share_out
 from hwr.data.lines.items import Lines, Rejected, right_to_left
 from hwr.data.lines.lost import check_some, infeasible, tell_lost
 from hwr.data.lines.pseudo import read_pseudo_labels
@@ -273,12 +273,7 @@ class LineDataModule(SplitDataModule):
             ) from None
         parts = ([item for i, item in enumerate(lines.items) if (i in chosen) == out] for out in (False, True))
         rest, out = (Lines(part) for part in parts)
-        try:  # an evaluation drops nothing: it has its share of what cannot be used
-            chosen = set(self.split(np.zeros(len(lines.rejected), int), None).tolist())
-        except HwrError:
-            chosen = set()  # too few
-        for i, lost in enumerate(lines.rejected):
-            (out if i in chosen else rest).rejected.append(lost)
+        rest.rejected, out.rejected = share_out(lines.rejected, rest.items, out.items)
         return rest, out
 
     def _outside(self, charset: Charset) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""Which lines must stay in one split: those of a writer, of a text, of an image."""
+"""Which lines must stay in one split: those of a writer, of a text, of an image, and their lost lines with them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from hwr.data.lines.items import LineItem
+from hwr.data.lines.items import LineItem, Rejected
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,25 @@ def groups_of(items: Sequence[LineItem], name: str) -> np.ndarray | None:
     if writers != {None} and "writer" not in kind:
         log.warning("%s: too few writers to set some apart, so it shares writers with training", name)
     return np.array(groups) if len(set(groups)) < len(items) else None
+
+
+def share_out(
+    rejected: Sequence[Rejected], rest: Sequence[LineItem], out: Sequence[LineItem]
+) -> tuple[list[Rejected], list[Rejected]]:
+    """Deals lines that cannot be used out to two parts of a split, for an evaluation drops nothing.
+
+    Those of a writer go where that writer's other lines went. Of those without a writer, and of writers who are on both
+    sides, the second part gets the share that it has of the lines that can be used.
+
+    Returns:
+        Those of ``rest`` and those of ``out``.
+    """
+    stay, leave = ({item.writer for item in items} for items in (rest, out))
+    free = [i for i, lost in enumerate(rejected) if lost.writer is None or lost.writer in stay & leave]
+    drawn = np.random.default_rng(0).permutation(free)[: round(len(free) * len(out) / max(1, len(rest) + len(out)))]
+    gone = {*drawn.tolist(), *(i for i, lost in enumerate(rejected) if lost.writer in leave - stay - {None})}
+    kept = [lost for i, lost in enumerate(rejected) if i not in gone]
+    return kept, [lost for i, lost in enumerate(rejected) if i in gone]
 
 
 def _joined(keys: Sequence[Sequence[Hashable]]) -> list[int]:
