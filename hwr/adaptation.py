@@ -124,14 +124,15 @@ def compare(
         after: What became of it.
         data: What it was adapted to, set up.
         old: What the start was made for, set up, if anybody knows.
-        split: To score; of old data ``test`` if it has no such split.
+        split: To score; of old data the other one if it has no such split.
         device: Where they read.
     """
     parts = {"new": data} if old is None else {"new": data, "old": old}
     scores = []
     for name, part in parts.items():
+        where = next(each for each in (split, "test", "val") if each in part.sets)
         for when, model in (("before", before), ("after", after)):
-            scores.append(Score(name, when, *score(model, part, split, device)))
+            scores.append(Score(name, when, *score(model, part, where, device)))
     return Adaptation(tuple(scores), split, isinstance(data, LineDataModule))
 
 

@@ -29,6 +29,7 @@ from hwr import ranks
 from hwr.errors import HwrError, Interrupted
 
 _PACKAGE = Path(__file__).resolve().parent
+RUNS = ("train", "curve", "audit")  # commands that write a run directory
 CONF_DIR = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 PATH_KEYS = {
     "run",
@@ -162,7 +163,7 @@ def command(config_name: str, run: Callable[[DictConfig], None]) -> Callable[[],
                 run(cfg)
 
     def main() -> None:
-        sys.argv[1:] = without_nulls(one_directory(quote_paths(sys.argv[1:])))
+        sys.argv[1:] = without_nulls(one_directory(config_name, quote_paths(sys.argv[1:])))
         os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing a page
         with _one_line(config_name):
             if _multirun(sys.argv[1:]):
@@ -191,9 +192,9 @@ def without_nulls(arguments: Sequence[str]) -> list[str]:
     return list(map(group, arguments))
 
 
-def one_directory(arguments: Sequence[str]) -> list[str]:
-    """Has Hydra, too, write into ``run_dir=X``, and not into a new directory beside it."""
-    if _multirun(arguments) or any(a.startswith("hydra.run.dir=") for a in arguments):
+def one_directory(config_name: str, arguments: Sequence[str]) -> list[str]:
+    """Has Hydra, too, write into ``run_dir=X`` of what trains, and not into a new directory beside it."""
+    if config_name not in RUNS or _multirun(arguments) or any(a.startswith("hydra.run.dir=") for a in arguments):
         return list(arguments)
     return [f"hydra.{a.replace('_', '.', 1)}" if a.startswith("run_dir=") else a for a in arguments]
 

@@ -250,6 +250,12 @@ def _run_fit(trainer: Trainer, system: System, data: DataModule, resume: str | N
                 "start from its weights with init_from=, or train with scheduler=cosine"
             ) from None
         raise
+    except RuntimeError as error:
+        if "Early stopping conditioned on metric" in str(error):
+            known = ", ".join(sorted(name for name in trainer.callback_metrics if name.startswith("val/")))
+            mend = f"take one of {known}" if known else "callbacks.early_stopping=null where nothing is validated"
+            raise HwrError(f"monitor: what early stopping watches is not logged; {mend}") from None
+        raise
     except SystemExit:
         if not trainer.interrupted:
             raise

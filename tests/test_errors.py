@@ -292,6 +292,28 @@ def test_counts_of_the_trainer(key: str, value: str, tmp_path: Path) -> None:
         fit(compose("train", [f"{key}={value}"], tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [("monitor.metric=val/nope", "take one of val/accuracy"), ("+trainer.limit_val_batches=0", "=null")],
+)
+def test_early_stopping_by_what_is_not_logged(setting: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(HwrError, match="monitor: what early stopping watches is not logged") as caught:
+        fit(
+            compose(
+                "train",
+                ["network=tiny", "+trainer.limit_train_batches=2", "trainer.accelerator=cpu", setting],
+                tmp_path,
+            )
+        )
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_what_writes_no_run_has_no_run_dir(command: str, call: Run, tmp_path: Path) -> None:
+    assert "run_dir is not a known key" in the_error(call(command, "run_dir=here"), command)
+    assert not (tmp_path / "here").exists()
+
+
 @pytest.mark.parametrize(("setting", "words"), [("accelerator=foo", "accelerator=foo: "), ("split=null", "split=None")])
 def test_evaluations_that_cannot_be(setting: str, words: str, trained: Path, call: Run, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from line_model import SETTINGS, texts, write_split
 from omegaconf import OmegaConf
+from PIL import Image
 
 from hwr import HwrError, bundle, experiment
 from hwr.adaptation import score
@@ -111,6 +112,20 @@ def test_old_data_that_is_gone_is_only_missed_where_it_is_asked_for(
     with pytest.raises(HwrError, match=r"replay=0.5: the data of init_from=.*data@old_data=NAME says where it is"):
         adapt(tmp_path / "b", *few, "replay=0.5")
     assert adapt(tmp_path / "c", *few, "replay=0.5", "data@old_data=digits").metrics["old/after"] < 1
+
+
+def test_old_data_that_can_only_judge_is_enough_without_replay(tmp_path: Path) -> None:
+    data = datamodule(compose("train")).sets["test"]
+    for image, label, name in zip(data.images.numpy(), data.labels.tolist(), data.names, strict=True):
+        path = tmp_path / "old" / "test" / str(label) / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - image).save(path)
+    old = ["data@old_data=folder", f"old_data.path={tmp_path / 'old'}", "data.labels=20", "trainer.max_epochs=1"]
+    found = adapt(tmp_path / "a", *old, "data.only=null")
+    assert found.metrics["old/before"] < 0.1
+    assert found.metrics["old/after"] < 0.3
+    with pytest.raises(HwrError, match="old_data: there is no training split, only test"):
+        adapt(tmp_path / "b", *old, "replay=0.5")
 
 
 def test_a_teacher_teaches_without_labels(tmp_path: Path) -> None:

@@ -520,16 +520,16 @@ def test_page_written_back_reads_as_written_and_keeps_the_rest(tmp_path, prefix)
 
 def test_a_hyphen_that_is_read_stays_one(tmp_path):
     divided = '<String CONTENT="recon" SUBS_TYPE="HypPart1" SUBS_CONTENT="reconnu"/><HYP CONTENT="{}"/>'
-    marks, read = ("-", "\u00ad", "-", "-"), ("recon-", "recon-", "raison-", "recon")
+    marks, read = ("-", "\u00ad", "-", "-", "-"), ("recon-", "recon-", "raison-", "recon", "recon -")
     source = make(tmp_path, alto([PageLine(inner=divided.format(mark)) for mark in marks]))
     write_back(source, source, {f"l{i}": (text, 0.5) for i, text in enumerate(read)})
     assert tuple(texts_of(source).values()) == read
     space = "{http://www.loc.gov/standards/alto/ns-v4#}"
     lines = list(ET.parse(source).iter(f"{space}TextLine"))
     strings = [line.find(f"{space}String") for line in lines]
-    assert [string.get("CONTENT") for string in strings] == ["recon", "recon", "raison", "recon"]
-    assert [string.get("SUBS_CONTENT") for string in strings] == ["reconnu", "reconnu", None, None]
-    assert [line.find(f"{space}HYP") is not None for line in lines] == [True, True, True, False]
+    assert [string.get("CONTENT") for string in strings] == ["recon", "recon", "raison", "recon", "recon -"]
+    assert [string.get("SUBS_CONTENT") for string in strings] == ["reconnu", "reconnu", None, None, None]
+    assert [line.find(f"{space}HYP") is not None for line in lines] == [True, True, True, False, False]
 
 
 def test_regions_in_regions_follow_and_attributes_keep_their_line_breaks(tmp_path):

@@ -123,7 +123,8 @@ def _hyphen(line: Element, last: Element, text: str) -> str:
     """The hyphen of the line's ``HYP`` if it is read; else the ``HYP`` goes, and what says that a word is divided."""
     hyphens = _children(line, "HYP")
     mark = hyphens[0].getAttribute("CONTENT").replace("\u00ad", "-") or "-" if hyphens else ""
-    if hyphens and text.endswith(mark) and text != mark and not last.getAttribute("CONTENT").endswith(mark):
+    divided = text.endswith(mark) and not (" " + text.removesuffix(mark))[-1].isspace()  # not a dash of its own
+    if hyphens and divided and not last.getAttribute("CONTENT").endswith(mark):
         return mark
     if hyphens:
         _remove(hyphens)
