@@ -241,6 +241,7 @@ def _one_line(config_name: str) -> Iterator[None]:
             errno.EISDIR: "a folder stands where a file is needed",
             errno.EEXIST: "a file stands where a folder is needed",
             errno.ENOTDIR: "a file stands where a folder is needed",
+            errno.ENAMETOOLONG: "a longer name than a file can have; is it a path?",
         }
         if error.errno not in mend:
             raise

@@ -308,6 +308,12 @@ def test_early_stopping_by_what_is_not_logged(setting: str, words: str, tmp_path
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("setting", ["pages={}.xml", "model={}", "images={}.png"])
+def test_a_name_that_is_too_long(setting: str, call: Run) -> None:
+    line = the_error(call("predict", setting.format("n" * 300)), "predict")
+    assert any(words in line for words in ("longer name than a file can have", "no such image"))
+
+
 @pytest.mark.parametrize("command", ["eval", "predict"])
 def test_what_writes_no_run_has_no_run_dir(command: str, call: Run, tmp_path: Path) -> None:
     assert "run_dir is not a known key" in the_error(call(command, "run_dir=here"), command)

@@ -59,6 +59,13 @@ def test_quotes_in_tsv_are_quotes(tmp_path):
     assert list(texts(read_table(write_table(tmp_path / "t.tsv", rows))).values()) == [row[1] for row in rows]
 
 
+def test_names_longer_than_a_file_can_have_are_no_images(tmp_path):
+    names = ["n" * 300, "n\\" + "n" * 300]
+    lines = read_table(write_table(tmp_path / "t.tsv", [["1.png", "bon"], *([name, "texte"] for name in names)]))
+    assert [item.text for item in lines.items] == ["bon"]
+    assert [lost.name for lost in lines.rejected] == names
+
+
 def test_every_bad_row_is_rejected_alone_with_its_line_and_its_text(tmp_path):
     rows = [
         ["1.png", "bon"],

@@ -7,6 +7,7 @@ as in ``page/`` of PAGE exports), else one of the XML's own name.
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -191,7 +192,7 @@ def find_image(xml: Path, named: str) -> Path:
     stems = [folder / xml.stem for folder in folders]
     tried += [Path(f"{stem}{end}") for stem in stems for s in sorted(IMAGE_SUFFIXES) for end in (s, s.upper())]
     for image in tried:
-        if image.is_file():
+        if os.path.isfile(image):  # no error, however long the name
             return image
     raise HwrError(
         f"no image for {xml}: it names {named or 'none'}, and there is none called {xml.stem}.jpg or the like"

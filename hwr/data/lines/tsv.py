@@ -8,6 +8,7 @@ the table) and ``text``, perhaps ``writer``; other columns are passed over.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -77,8 +78,8 @@ def read_table(path: str | Path) -> Lines:
 
 
 def _image(folder: Path, name: str) -> Path:
-    path = folder / name
-    return folder / name.replace("\\", "/") if "\\" in name and not path.exists() else path  # a table made on Windows
+    windows = "\\" in name and not os.path.exists(folder / name)  # a table made there
+    return folder / (name.replace("\\", "/") if windows else name)
 
 
 def rows_of(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str], str]]:
