@@ -308,9 +308,11 @@ def test_early_stopping_by_what_is_not_logged(setting: str, words: str, tmp_path
     assert words in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["pages={}.xml", "model={}", "images={}.png"])
-def test_a_name_that_is_too_long(setting: str, call: Run) -> None:
-    line = the_error(call("predict", setting.format("n" * 300)), "predict")
+@pytest.mark.parametrize(
+    ("command", "setting"), [("predict", "pages={}.xml"), ("predict", "images={}.png"), ("train", "init_from={}")]
+)
+def test_a_name_that_is_too_long(command: str, setting: str, call: Run) -> None:
+    line = the_error(call(command, setting.format("n" * 300)), command)
     assert any(words in line for words in ("longer name than a file can have", "no such image"))
 
 
