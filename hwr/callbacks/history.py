@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from hwr.files import write_text
-from hwr.systems import LineSystem
+from hwr.systems import LineSystem, System
 
 LEARNING = {
     "characters": {"accuracy": ["train/accuracy", "val/accuracy"]},
@@ -56,7 +56,8 @@ class History(Callback):
         """Adds the row of this epoch (validation has run by then)."""
         if not trainer.is_global_zero:
             return
-        values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        seen: dict[str, Any] = {**cast("System", pl_module).validated, **trainer.callback_metrics}
+        values = {k: float(v) for k, v in seen.items()}
         for i, optimizer in enumerate(trainer.optimizers):
             values[f"lr{i or ''}"] = optimizer.param_groups[0]["lr"]
         self.rows.append({"epoch": trainer.current_epoch + 1, "step": trainer.global_step, **values})

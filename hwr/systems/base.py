@@ -70,6 +70,7 @@ class System(LightningModule):
         self._start: dict[str, Tensor] = {}
         self._steps = 0
         self._kept: Sequence[Mapping[str, Any]] = ()
+        self.validated: Mapping[str, float] = {}  # what a checkpoint knew of an epoch whose end is still to come
         self._began, self._seconds_before = time.perf_counter(), 0.0
         self.distillation: Distillation | None = None
 
@@ -167,7 +168,7 @@ class System(LightningModule):
         Raises:
             HwrError: If validation does not log what the schedule watches.
         """
-        seen = self.trainer.callback_metrics
+        seen: dict[str, Any] = {**self.validated, **self.trainer.callback_metrics}
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, ReduceLROnPlateau) and config.monitor in seen:
                 config.scheduler.step(seen[config.monitor])
@@ -262,6 +263,8 @@ class System(LightningModule):
             torch.distributed.all_gather_object(processes, own)
         checkpoint["hwr_processes"] = processes
         checkpoint["hwr_seconds"] = self.seconds
+        if self.trainer.validating and self.trainer.is_last_batch:
+            checkpoint["hwr_validated"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another model, by name and setting."""
@@ -277,6 +280,7 @@ class System(LightningModule):
             raise HwrError("ckpt_path: the checkpoint has another system.layer_decay; repeat the settings of that run")
         self._kept = checkpoint.get("hwr_processes", ())
         self._seconds_before = checkpoint.get("hwr_seconds", 0.0)
+        self.validated = checkpoint.get("hwr_validated", {})
 
 
 def _difference(theirs: Any, ours: Any) -> str:
