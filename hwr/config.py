@@ -260,7 +260,7 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     text = str(error).removeprefix("HwrError raised while resolving interpolation: ")
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
         group, name = match.groups()
-        known = sorted(p.stem for p in (CONF_DIR / group).glob("*.yaml"))
+        known = choices(group)
         return f"{group}={name}: there is no such {group}{nearest(name, known)}; known: {', '.join(known)}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match[1], config_name, overrides)
@@ -273,6 +273,11 @@ def explain(error: Exception, config_name: str, overrides: Sequence[str]) -> str
     if isinstance(error, HydraException) and (words := [o for o in overrides if "=" not in o and o[:1] != "~"]):
         return f"{words[0]}: expected key=value"
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+def choices(group: str) -> list[str]:
+    """The names that a group of ``conf/`` can be set to; others build on files that begin with an underscore."""
+    return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml") if not path.name.startswith("_"))
 
 
 def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:

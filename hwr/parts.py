@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from hwr import precision, trackers, transfer
 from hwr.bundle import Bundle
 from hwr.callbacks import AtomicCheckpointIO
-from hwr.config import CONF_DIR
+from hwr.config import choices
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
 from hwr.decoders import Decoder
@@ -56,9 +56,9 @@ def check_complete(cfg: DictConfig) -> None:
     needed |= {f"data.{key}": f"data.{key}" for key in ("preprocess", "split") if key in (cfg.get("data") or ())}
     for key, inside in needed.items():
         if OmegaConf.select(cfg, inside) is None:
-            known = sorted(path.stem for path in (CONF_DIR / key).glob("*.yaml"))
-            choices = f", or take one of {', '.join(known)}" if known else ""
-            raise HwrError(f"{key}=null: a training needs it; leave it out for the default{choices}")
+            known = ", ".join(choices(key))
+            others = f", or take one of {known}" if known else ""
+            raise HwrError(f"{key}=null: a training needs it; leave it out for the default{others}")
     for key in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         count = cfg.trainer[key]
         if count is None and key.startswith("check"):  # by steps, see trainer.val_check_interval

@@ -285,6 +285,14 @@ def test_what_a_training_needs_cannot_be_null(key: str, tmp_path: Path) -> None:
     assert ("constant, cosine" in str(caught.value)) == (key == "scheduler")
 
 
+def test_every_data_set_that_a_message_names_can_be_chosen() -> None:
+    with pytest.raises(HwrError, match="known: ") as caught:
+        compose("train", ["data=mni"])
+    named = str(caught.value).partition("known: ")[2].split(", ")
+    assert "mnist" in named
+    assert all("_target_" in compose("train", [f"data={name}"]).data for name in named)
+
+
 @pytest.mark.parametrize("key", ["trainer.accumulate_grad_batches", "trainer.check_val_every_n_epoch"])
 @pytest.mark.parametrize("value", ["0", "0.5", "true"])
 def test_counts_of_the_trainer(key: str, value: str, tmp_path: Path) -> None:
