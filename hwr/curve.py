@@ -76,7 +76,7 @@ def run(cfg: DictConfig) -> None:
         raise HwrError(f"split={cfg.split}: there are {', '.join(data.sets)}")
     own = [part.fingerprint() for part in data.sets.values()] if not data.streamed else []
     contents = {"finetune": [*own, *replayed(base["finetune"], data)], "scratch": own}
-    runs = plan(cfg, base, len(data.sets["train"]), contents)
+    runs = plan(cfg, base, len(data.labelled()), contents)
     curve = learning_curve.Curve(judge_start(cfg, data), cfg.split, cfg.target)
     del data
     before = {one for one in runs if scores_of(one, cfg.split).is_file()}

@@ -21,6 +21,7 @@ from hwr.data.lines.augment import LineAugment
 from hwr.data.mixing import Draw, check_share, class_weights, joined_characters
 from hwr.data.module import SplitDataModule, Splitter
 from hwr.data.order import Order
+from hwr.data.pseudo import check_confidence, read_pseudo_characters
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.networks.base import CharacterNetwork
@@ -46,6 +47,8 @@ class CharacterDataModule(SplitDataModule):
         labels_seed: Of their draw.
         corrections: A table of right labels for training samples, see :mod:`hwr.data.corrections`.
         balance: Draw as many training samples of every class, with replacement.
+        pseudo_labels: A table of images that a model has read, to train on as well, see :mod:`hwr.data.pseudo`.
+        pseudo_confidence: With which they must have been read.
         only: The names of the classes to keep; None keeps all.
         turned: Train on characters turned and mirrored, too, as classes of their own, see :mod:`hwr.data.turns`.
     """
@@ -62,6 +65,8 @@ class CharacterDataModule(SplitDataModule):
         labels_seed: int = 0,
         corrections: str | None = None,
         balance: bool = False,
+        pseudo_labels: str | None = None,
+        pseudo_confidence: float = 0.95,
         only: Sequence[str | int] | None = None,
         turned: bool = False,
     ) -> None:
@@ -72,10 +77,12 @@ class CharacterDataModule(SplitDataModule):
             raise HwrError(
                 f"data.batch_size and data.eval_batch_size must be at least 1, not {min(batch_size, eval_batch_size)}"
             )
+        check_confidence(pseudo_confidence)
         self.preprocess = preprocess
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.corrections, self.balance, self.only = corrections, balance, only
+        self.pseudo_labels, self.pseudo_confidence = pseudo_labels, pseudo_confidence
         self.turned = turned
         self.sets: dict[str, CharacterSet] = {}
         self.classes: tuple[str, ...] = ()
@@ -111,9 +118,16 @@ class CharacterDataModule(SplitDataModule):
         if "train" not in sets:
             self.sets = sets
             return
-        train, drawn = sets["train"], None
+        train, drawn, own = sets["train"], None, np.arange(len(sets["train"]))
+        if self.pseudo_labels is not None:
+            guessed = read_pseudo_characters(
+                self.pseudo_labels, self.pseudo_confidence, sets, self.classes, self.preprocess
+            )
+            self.guessed = frozenset(guessed.names)
+            train = joined_characters(train, guessed)
+            sets = {**sets, "train": train}
         if self.labels is not None:
-            drawn = choose(self.labels, train.labels.numpy(), self.labels_seed)  # the same, whatever is corrected
+            drawn = choose(self.labels, train.labels.numpy(), self.labels_seed, own)
             train, self.restricted = train.subset(drawn), True
         if self.corrections is not None:
             train = correct_characters(sets, self.classes, self.corrections, drawn)
@@ -191,6 +205,8 @@ class CharacterDataModule(SplitDataModule):
         """Writes which samples are in validation and test, and how many train (if not all: which), as JSON."""
         listed = {name: list(part.names) for name, part in self.sets.items() if name != "train" or self.restricted}
         sizes = {name: len(part) for name, part in self.sets.items()}
+        if self.guessed:
+            sizes["pseudo_labels"] = sizes["train"] - len(self.labelled())  # among those of train
         write_json(path, {"sizes": sizes, **listed})
 
     def order(self, name: str, rank: int, world: int) -> Order:

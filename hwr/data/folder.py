@@ -17,9 +17,9 @@ import torch
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
+from hwr.data.reading import read_prepared
 from hwr.errors import HwrError
-from hwr.images import list_images, read_grey
-from hwr.threads import in_threads
+from hwr.images import list_images
 
 SPLITS = ("train", "val", "test")
 TABLES = (".csv", ".tsv")
@@ -68,33 +68,22 @@ class Folder(CharacterDataModule):
         return {name: self._read(part, classes) for name, part in items.items()}, classes
 
     def _read(self, items: Sequence[Item], classes: Sequence[str]) -> CharacterSet:
-        from rich.progress import track
-
         number = {name: i for i, name in enumerate(classes)}
         for item in items:
             if item.label not in number:
                 raise HwrError(
                     f"{item.path}: the label {item.label!r} is outside the {len(classes)} classes of the training part"
                 )
-        images = np.zeros((len(items), self.preprocess.size, self.preprocess.size), np.uint8)
-        errors: list[str] = []
-        found = in_threads(read_grey, [item.path for item in items])
-        for i, image in enumerate(
-            track(found, "Reading images", len(items), transient=True, disable=len(items) < 2000)
-        ):
-            if isinstance(image, HwrError):
-                errors.append(str(image))
-            else:
-                images[i] = self.preprocess(image)
+        images, errors = read_prepared([item.path for item in items], self.preprocess)
         if errors:
             more = f" (and {len(errors) - 1} more that cannot be read)" if len(errors) > 1 else ""
-            raise HwrError(f"{errors[0]}{more}; mend or remove them")
-        blank = np.flatnonzero(~images.any(axis=(1, 2)))
-        if len(blank):
+            raise HwrError(f"{next(iter(errors.values()))}{more}; mend or remove them")
+        blank = torch.nonzero(images.flatten(1).amax(1) == 0).flatten().tolist()
+        if blank:
             log.warning("%d images show no ink, for example %s", len(blank), items[blank[0]].path)
         writers = np.array([item.writer for item in items]) if items[0].writer is not None else None
         labels = torch.tensor([number[item.label] for item in items])
-        return CharacterSet(torch.from_numpy(images), labels, [str(item.path) for item in items], writers)
+        return CharacterSet(images, labels, [str(item.path) for item in items], writers)
 
 
 def find_items(path: Path) -> dict[str, list[Item]]:

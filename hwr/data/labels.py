@@ -8,7 +8,9 @@ import numpy.typing as npt
 from hwr.errors import HwrError, check_seed
 
 
-def choose(labels: int, classes: npt.NDArray[np.integer], seed: int) -> npt.NDArray[np.int64]:
+def choose(
+    labels: int, classes: npt.NDArray[np.integer], seed: int, among: npt.NDArray[np.integer] | None = None
+) -> npt.NDArray[np.int64]:
     """Draws training samples, from all classes as equally as can be.
 
     For one seed the first 50 are among the first 200, and so on: every class is shuffled, and the classes are dealt out
@@ -18,13 +20,17 @@ def choose(labels: int, classes: npt.NDArray[np.integer], seed: int) -> npt.NDAr
         labels: How many to draw.
         classes: int (N,), the class of each sample; all alike where there are none.
         seed: Of the draw.
+        among: Positions of the samples to draw from; all others come on top. None: all are drawn from.
 
     Returns:
-        Sorted positions int64 (labels,).
+        Sorted positions int64 (labels,), or more by those that come on top.
 
     Raises:
         HwrError: If there are fewer than that, or it is no number to train on.
     """
+    if among is not None:
+        others = np.setdiff1d(np.arange(len(classes)), among)
+        return np.union1d(among[choose(labels, classes[among], seed)], others)
     if isinstance(labels, bool) or not isinstance(labels, int) or labels < 0:
         raise HwrError(f"data.labels={labels}: a whole number of training labels is needed, or null for all")
     if labels == 0:

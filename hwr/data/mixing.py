@@ -66,9 +66,15 @@ def check_share(share: float) -> None:
 
 
 def joined_characters(one: CharacterSet, other: CharacterSet) -> CharacterSet:
-    """Both sets, one after the other, with the classes of both numbered alike already."""
+    """Both sets, one after the other, with the classes of both numbered alike already.
+
+    Where the writers of one alone are known, each of the other's samples counts as by a writer of its own.
+    """
     images, labels = torch.cat([one.images, other.images]), torch.cat([one.labels, other.labels])
-    return CharacterSet(images, labels, [*one.names, *other.names])
+    writers = None
+    if one.writers is not None:
+        writers = np.concatenate([one.writers, other.names if other.writers is None else other.writers])
+    return CharacterSet(images, labels, [*one.names, *other.names], writers)
 
 
 class JoinedLines(Dataset[LineBatch]):

@@ -30,6 +30,7 @@ class SplitDataModule(LightningDataModule):
     Attributes:
         sets: The splits by name; one that is indexed by a list of positions gives a batch.
         apart: Splits that were set apart from training, and of how many items.
+        guessed: The names of the training items that only a model has labelled.
         test_split: The name of the split that is scored.
         draw: Which training samples an epoch holds; None: each once.
         streamed: Whether training items are read from shards: then they are neither chosen from, nor mixed, nor judged.
@@ -44,6 +45,7 @@ class SplitDataModule(LightningDataModule):
         super().__init__()
         self.split, self.augment, self.seed = split, augment, seed
         self.apart: dict[str, int] = {}
+        self.guessed: frozenset[str] = frozenset()
         self.test_split = "test"
         self.workers = 0
         self.draw: Draw | None = None
@@ -58,6 +60,13 @@ class SplitDataModule(LightningDataModule):
         Raises:
             HwrError: If there is nothing to read, or too little for so many processes.
         """
+
+    def labelled(self) -> np.ndarray:
+        """Positions int64 (N,) of the training items that a person has labelled."""
+        train: Any = self.sets["train"]
+        if not self.guessed:
+            return np.arange(len(train))
+        return np.flatnonzero([name not in self.guessed for name in train.names])
 
     def loader(self, name: str) -> DataLoader[Any]:
         """The loader of one split; each process of a multi-device run reads its share."""

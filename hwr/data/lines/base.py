@@ -20,10 +20,10 @@ from hwr.data.lines.cache import prepare
 from hwr.data.lines.groups import groups_of, share_out
 from hwr.data.lines.items import Lines, Rejected, right_to_left
 from hwr.data.lines.lost import check_some, infeasible, tell_lost
-from hwr.data.lines.pseudo import read_pseudo_labels
 from hwr.data.mixing import Draw, JoinedLines, check_share, rarity
 from hwr.data.module import SplitDataModule, Splitter
 from hwr.data.order import Order
+from hwr.data.pseudo import check_confidence, read_pseudo_lines
 from hwr.errors import HwrError
 from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
@@ -58,7 +58,7 @@ class LineDataModule(SplitDataModule):
         labels_seed: Of their draw.
         corrections: A table of right texts for training lines, see :mod:`hwr.data.corrections`.
         balance: Draw training lines with replacement, those with rare characters oftener.
-        pseudo_labels: A table of lines that a model has read, to train on as well, see :mod:`hwr.data.lines.pseudo`.
+        pseudo_labels: A table of lines that a model has read, to train on as well, see :mod:`hwr.data.pseudo`.
         pseudo_confidence: With which they must have been read.
     """
 
@@ -87,16 +87,12 @@ class LineDataModule(SplitDataModule):
             raise HwrError(f"charset.unknown must be error or skip, not {unknown!r}")
         if min(columns, eval_columns) < 1:
             raise HwrError("data.columns and data.eval_columns must be at least 1")
-        if pseudo_labels is not None and labels is not None:
-            raise HwrError("data.labels and data.pseudo_labels do not go together: give a table of the labelled lines")
-        if not 0 <= pseudo_confidence <= 1:
-            raise HwrError(f"data.pseudo_confidence={pseudo_confidence}: a number between 0 and 1 is needed")
+        check_confidence(pseudo_confidence)
         self.preprocess = preprocess
         self.columns, self.eval_columns, self.unknown = columns, eval_columns, unknown
         self.labels, self.labels_seed, self.restricted = labels, labels_seed, False
         self.corrections, self.balance = corrections, balance
         self.pseudo_labels, self.pseudo_confidence = pseudo_labels, pseudo_confidence
-        self._guessed: set[str] = set()
         self.cache = Path(cache).expanduser() if cache is not None else None
         self._make_charset = charset
         self.sets: dict[str, LineSet] = {}
@@ -115,8 +111,8 @@ class LineDataModule(SplitDataModule):
                 self.apart[name] = len(splits["train"])
                 splits["train"], splits[name] = self._set_apart(name, splits["train"])
         if self.pseudo_labels is not None:
-            guessed = read_pseudo_labels(self.pseudo_labels, self.pseudo_confidence, splits)
-            self._guessed = {item.name for item in guessed.items}
+            guessed = read_pseudo_lines(self.pseudo_labels, self.pseudo_confidence, splits)
+            self.guessed = frozenset(item.name for item in guessed.items)
             splits["train"].extend(guessed)
         return {name: prepare(lines, self.preprocess, self.cache, name) for name, lines in splits.items()}
 
@@ -135,7 +131,7 @@ class LineDataModule(SplitDataModule):
             return
         drawn = None
         if self.labels is not None:
-            drawn = choose(self.labels, np.zeros(len(self.sets["train"]), int), self.labels_seed)
+            drawn = choose(self.labels, np.zeros(len(self.sets["train"]), int), self.labels_seed, self.labelled())
         if self.corrections is not None:
             self.sets["train"] = correct_lines(self.sets, self.corrections, drawn)
             check_some("train", self.sets["train"].lost, len(self.sets["train"]))
@@ -165,10 +161,8 @@ class LineDataModule(SplitDataModule):
     @property
     def transcripts(self) -> list[str]:
         """What the training lines say, but for those that only a model has read."""
-        train = self.sets["train"]
-        if not self._guessed:
-            return train.texts
-        return [text for name, text in zip(train.names, train.texts, strict=True) if name not in self._guessed]
+        texts = self.sets["train"].texts
+        return [texts[i] for i in self.labelled()]
 
     def as_classes(self, classes: Sequence[str]) -> None:
         """Numbers characters like this charset."""
@@ -226,8 +220,8 @@ class LineDataModule(SplitDataModule):
         """Writes which lines are in validation and test, how many train (if not all: which), what is lost and why."""
         listed = {name: part.names for name, part in self.sets.items() if name != "train" or self.restricted}
         sizes = {name: len(part) for name, part in self.sets.items()}
-        if self._guessed:
-            sizes["pseudo_labels"] = sizes["train"] - len(self.transcripts)  # among those of train
+        if self.guessed:
+            sizes["pseudo_labels"] = sizes["train"] - len(self.labelled())  # among those of train
         rejected = {name: [str(line) for line in part.lost] for name, part in self.sets.items() if part.lost}
         write_json(path, {"sizes": sizes, "rejected": rejected, **listed})
 

@@ -87,7 +87,7 @@ def rows_of(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str
 
     Args:
         path: ``.tsv`` or ``.csv``.
-        needed: Columns it must have.
+        needed: Columns it must have, the second of them the text: fields too many are taken for a part of it.
 
     Raises:
         HwrError: If it cannot be read or lacks a column.
@@ -105,7 +105,7 @@ def rows_of(path: Path, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str
             continue
         fields, surplus = row.fields, len(row.fields) - len(columns)
         if surplus > 0:  # most likely of the text, which an evaluation counts as wrong from end to end
-            start = columns.index("text")
+            start = columns.index(needed[1])
             end = start + surplus + 1
             fields = [*fields[:start], " ".join(fields[start:end]), *fields[end:]]
         cells = {name: cell.strip() for name, cell in zip(columns, fields, strict=False)}
