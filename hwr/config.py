@@ -140,11 +140,11 @@ def check_types(cfg: DictConfig, config_name: str, overrides: Sequence[str]) -> 
         key = override.partition("=")[0]
         value = OmegaConf.select(cfg, key) if re.fullmatch(r"[\w.]+", key) else None
         if isinstance(value, str) and value != "auto":
-            words[override] = key
+            words[key] = override  # the last one counts
     if not words:
         return
-    others = _composed(config_name, [o for o in overrides if o not in words])
-    for override, key in words.items():
+    others = _composed(config_name, [o for o in overrides if o.partition("=")[0] not in words])
+    for key, override in words.items():
         default = OmegaConf.select(others, key, throw_on_resolution_failure=False)
         if isinstance(default, int | float):
             raise HwrError(f"{override}: a number is needed, such as {default}")
@@ -232,10 +232,11 @@ def _one_line(config_name: str) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
     except OSError as error:
+        again = "go on with ckpt_path=last (without it, if no epoch was finished)"
         mend = {
-            errno.ENOSPC: "the disk is full; free some space, then go on with ckpt_path=last",
-            errno.EDQUOT: "the disk quota is used up; free some space, then go on with ckpt_path=last",
-            errno.EFBIG: "files may not grow so large here (ulimit -f); allow it, then go on with ckpt_path=last",
+            errno.ENOSPC: f"the disk is full; free some space, then {again}",
+            errno.EDQUOT: f"the disk quota is used up; free some space, then {again}",
+            errno.EFBIG: f"files may not grow so large here (ulimit -f); allow it, then {again}",
             errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
             errno.EACCES: "permission denied; choose another place with hydra.run.dir=FOLDER",
             errno.EISDIR: "a folder stands where a file is needed",
@@ -305,9 +306,22 @@ def _unknown_key(key: str, config_name: str, overrides: Sequence[str]) -> str:
 
 def nearest(name: str, known: Sequence[str]) -> str:
     """Asks whether the known name that is most like it was meant, or those that end like it; or nothing."""
-    alike = [k for k in known if k.rpartition(".")[2] == name.rpartition(".")[2]][:3]
-    near = alike if "." not in name and alike else difflib.get_close_matches(name, known, n=1, cutoff=0.5) or alike[:1]
+    alike = [k for k in known if _last(k) == _last(name)][:3]
+    close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+    close = [k for k in close if _like(_last(name), _last(k))]
+    near = alike if "." not in name and alike else close[:1] or alike[:1]
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _like(one: str, other: str) -> bool:
+    """Whether half of them is the same, or one has all letters of the other in their order (``lr``)."""
+    few, many = sorted((one, other), key=len)
+    letters = iter(many)
+    return difflib.SequenceMatcher(None, one, other).ratio() >= 0.5 or all(letter in letters for letter in few)
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,13 +19,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from hwr import adaptation, bundle, memory, parts, ranks, trackers, transfer, tune
 from hwr.adaptation import Adaptation
 from hwr.bundle import Bundle
-from hwr.callbacks import Gallery, LineGallery, history
+from hwr.callbacks import Gallery, LineGallery, Record, history
 from hwr.callbacks.resources import peak_memory_gb
 from hwr.data.base import CharacterDataModule
 from hwr.data.lines.base import LineDataModule
@@ -73,6 +75,7 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))  # read when the first kernel is made
     with parts.one_line_errors(), memory.advised(partial(memory.advice, cfg)):
+        before = peak_memory_gb()
         parts.check_complete(cfg)
         plain = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
         run_dir = Path(plain["run_dir"])
@@ -105,11 +108,8 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         plain |= {key: OmegaConf.to_container(cfg[key], resolve=True) for key in FILLED}
         plain["data"][memory.batch_key(cfg.data)] = cfg.data[memory.batch_key(cfg.data)]
         trainer = parts.trainer_for(cfg, system, data)
-        if trainer.is_global_zero:
-            run_dir.mkdir(parents=True, exist_ok=True)
-            plain["trainer"]["precision"] = str(trainer.precision)
-            write_text(run_dir / "config.yaml", OmegaConf.to_yaml(plain))
-            data.record(run_dir / "splits.json")
+        plain["trainer"]["precision"] = str(trainer.precision)
+        trainer.callbacks.append(Record(partial(_record, plain, data)))  # type: ignore[attr-defined]
         with ranks.guarded(trainer):
             _run_fit(trainer, system, data, resume)
             metrics = {
@@ -117,8 +117,9 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
                 "epochs": float(trainer.current_epoch),
                 "train_seconds": system.seconds,
                 "parameters": float(sum(p.numel() for p in system.network.parameters())),
-                "peak_memory_gb": peak_memory_gb(),
             }
+            if (peak := peak_memory_gb()) > before:  # else it is that of an earlier trial of this process
+                metrics["peak_memory_gb"] = peak
             best = history.best_checkpoint(trainer)
             if best:  # Lightning's own loading takes the weights that were averaged, not their average
                 bundle.load_weights(system.network, bundle.from_checkpoint(Path(best[0])).weights)
@@ -157,13 +158,16 @@ def evaluate(cfg: DictConfig) -> Result:
     """
     with parts.one_line_errors(), memory.advised(partial(memory.eval_advice, cfg)):
         model = bundle.load(cfg.run)
+        decoder_name, other = cfg.decoder._target_.rpartition(".")[2], cfg.data is not None
+        if model.kind != "line" and decoder_name != "greedy":
+            raise HwrError(f"decoder: run={cfg.run} reads single characters, which need none; leave decoder out")
         data = parts.data_of(model, cfg.run, cfg.data)
-        if cfg.data is not None and cfg.split in data.apart:
+        if other and cfg.split in data.apart:
             log.warning(
                 "%s: %d of %d items, set apart as in training; a split of its own (%s.tsv or a folder %s) counts whole",
                 cfg.split, len(data.sets[cfg.split]), data.apart[cfg.split], cfg.split, cfg.split,
             )  # fmt: skip
-        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), str(cfg.split), cfg.data is not None)
+        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), other, str(cfg.split), decoder_name)
         gallery = LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))
         decoder = parts.make(cfg.decoder, _partial_=True)
         trainer, system = _test(model, data, cfg.split, cfg.accelerator, decoder, [gallery])
@@ -239,6 +243,12 @@ def _resume_path(ckpt_path: str | None, run_dir: Path) -> str | None:
     raise HwrError(f"ckpt_path={ckpt_path}: no such checkpoint")
 
 
+def _record(plain: Mapping[str, Any], data: DataModule) -> None:
+    run_dir = Path(plain["run_dir"])
+    write_text(run_dir / "config.yaml", OmegaConf.to_yaml(plain))
+    data.record(run_dir / "splits.json")
+
+
 def _run_fit(trainer: Trainer, system: System, data: DataModule, resume: str | None) -> None:
     again = shlex.join([*(a for a in sys.argv[1:] if not a.startswith("ckpt_path=")), "ckpt_path=last"])
     try:
@@ -249,6 +259,11 @@ def _run_fit(trainer: Trainer, system: System, data: DataModule, resume: str | N
                 "ckpt_path: the one-cycle schedule of that run is over and cannot be made longer; "
                 "start from its weights with init_from=, or train with scheduler=cosine"
             ) from None
+        raise
+    except MisconfigurationException as error:
+        if done := re.search(r"restored a checkpoint with current_epoch=(\d+)", str(error)):
+            learnt = f"the run has learnt for {int(done[1]) + 1} epochs already"
+            raise HwrError(f"trainer.max_epochs={trainer.max_epochs}: {learnt}; give more") from None
         raise
     except RuntimeError as error:
         if "Early stopping conditioned on metric" in str(error):
@@ -305,5 +320,6 @@ def _words() -> list[str]:
     return [str(word) for word in words]
 
 
-def _eval_dir(run: Path, split: str, other: bool) -> Path:
-    return (run if run.is_dir() else Path("outputs") / run.stem) / ("eval_other_data" if other else "eval") / split
+def _eval_dir(run: Path, other: bool, split: str, decoder: str) -> Path:
+    home = run if run.is_dir() else Path("outputs") / run.stem
+    return home / ("eval_other_data" if other else "eval") / (split if decoder == "greedy" else f"{split}_{decoder}")

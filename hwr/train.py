@@ -62,7 +62,8 @@ def report(result: Result) -> None:
         why = f"no better for {waited}" if enough else "no longer finite"
         of = f"of {planned}: " if planned > 0 else ""
         table.add_row("stopped early", f"{m['epochs']:.0f} epochs", f"{of}{stopper.monitor} was {why}")
-    table.add_row("peak memory", f"{m['peak_memory_gb']:.2f} GB", "")
+    if "peak_memory_gb" in m:
+        table.add_row("peak memory", f"{m['peak_memory_gb']:.2f} GB", "")
     console = Console()
     console.print(f"{result.run_dir}", soft_wrap=True, highlight=False, markup=False)
     console.print(table)

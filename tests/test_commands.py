@@ -122,7 +122,13 @@ def test_eval_on_a_class_outside_the_model(call: Run, run: Path, digits: Digits,
 
 
 @pytest.mark.parametrize(
-    ("setting", "words"), [("split=dev", "train"), ("run=nowhere", "nowhere"), ("data=digit", "did you mean digits?")]
+    ("setting", "words"),
+    [
+        ("decoder=beam", "reads single characters"),
+        ("split=dev", "train"),
+        ("run=nowhere", "nowhere"),
+        ("data=digit", "did you mean digits?"),
+    ],
 )
 def test_eval_mistakes(setting: str, words: str, call: Run, run: Path) -> None:
     assert words in the_error(call("eval", f"run={run}", setting), "eval")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from line_model import SETTINGS, texts, write_split
 from PIL import Image
 
 from hwr import HwrError, Recognizer, bundle
@@ -60,6 +61,9 @@ def the_error(done: subprocess.CompletedProcess[str], command: str) -> str:
         (["optimizer.lr=-1"], ["optimizer"]),
         (["trainer.max_epochs=many"], ["trainer.max_epochs=many", "a number"]),
         (["trainer.max_epochs=-1"], ["max_epochs"]),
+        (["trainer.max_epochs=1", "trainer.max_epochs=abc"], ["trainer.max_epochs=abc: a number"]),
+        (["network.hiden=3"], ["network.hiden is not a known key; known here: network."]),
+        (["system.l2_sp=nan", "init_from=mnist"], ["system.l2_sp=nan"]),
         (["augment.scale=[2,1]"], ["augment.scale"]),
         (["network.stages=3"], ["network"]),
         (["loss.class_weights=[1,2]"], ["loss.class_weights"]),
@@ -283,6 +287,27 @@ def test_what_a_training_needs_cannot_be_null(key: str, tmp_path: Path) -> None:
     with pytest.raises(HwrError, match=rf"^{key}=null: a training needs it; leave it out for the default") as caught:
         fit(compose("train", [f"{key}=null"], tmp_path))
     assert ("constant, cosine" in str(caught.value)) == (key == "scheduler")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer.lr=1e30", "data.batch_size=1280"],
+        [*SETTINGS, "trainer.max_epochs=2", "optimizer.lr=1e4", "data.columns=100000"],
+        [*SETTINGS, "trainer.max_epochs=2", "optimizer.lr=1e30", "data.columns=100000"],
+    ],
+    ids=["characters", "lines", "lines, further"],
+)
+def test_learning_that_diverges_in_the_only_step_of_an_epoch(settings: list[str], call: Run, tmp_path: Path) -> None:
+    """The loss was a number before it; what is validated is not."""
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        write_split(tmp_path / "lines", split, texts(count, count), count)
+    quick = [s for s in QUICK if not s.startswith(("debug", "network"))] if "experiment=tsv_crnn" in settings else QUICK
+    own = [f"data.path={tmp_path / 'lines'}"] if "experiment=tsv_crnn" in settings else []
+    own += ["trainer.gradient_clip_val=null"]
+    line = the_error(call("train", *[s for s in quick if not s.startswith("debug")], *settings, *own), "train")
+    assert "the training loss is not a number any more in epoch " in line
+    assert not list(tmp_path.rglob("bundle"))
 
 
 def test_every_data_set_that_a_message_names_can_be_chosen() -> None:

@@ -144,6 +144,7 @@ def test_missing_files_without_network(name, missing, source, download, mnist_ro
     raw = mnist_root / name.upper() / "raw"
     for part in (missing, source, str(raw), "no network" if download else "data.download=true"):
         assert part in text
+    assert (mnist_root / name.upper()).exists() == (name == "mnist")  # no empty folders are left
 
 
 def test_split_larger_than_the_set_names_the_key(mnist_root):

@@ -128,6 +128,13 @@ def test_evaluation_with_a_decoder(call: Run, tuned: Path, tmp_path: Path) -> No
     assert metrics["years"] > 0.2
 
 
+def test_evaluations_with_several_decoders_lie_side_by_side(call: Run, line_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(line_run, tmp_path / "run")
+    for decoder in ([], ["decoder=beam"]):
+        assert call("eval", f"run={run}", "accelerator=cpu", *decoder).returncode == 0
+    assert sorted(path.name for path in (run / "eval").iterdir()) == ["test", "test_beam"]
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -203,6 +204,55 @@ def test_resume_from_a_checkpoint_of_another_network(call: Run, trained: Path) -
     assert done.stderr.startswith("hwr.train: error: ")
     assert "another network" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["ckpt_path=last", "optimizer=sgd"], "that run has optimizer=AdamW, this one SGD; repeat its settings"),
+        (["ckpt_path=last", "scheduler=cosine"], "that run has scheduler=onecycle, this one cosine"),
+        (["ckpt_path=last", "callbacks.ema=null"], "that run has callbacks.ema=EMAWeightAveraging, this one null"),
+        (
+            ["ckpt_path=last", "trainer.max_epochs=2"],
+            "max_epochs=2: the run has learnt for 4 epochs already; give more",
+        ),
+        (["ckpt_path=last", "data.preprocess.fit=18"], "another preprocess"),
+        (["+callbacks.freeze={_target_: hwr.callbacks.FreezeSchedule, train: {0: [haed]}}"], "haed"),
+    ],
+)
+def test_what_is_refused_leaves_the_record_of_a_run_as_it_was(
+    settings: list[str], words: str, call: Run, trained: Path, tmp_path: Path
+) -> None:
+    """What hwr.eval asks them later is still which samples were held out."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    records = [run / "config.yaml", run / "splits.json", run / "history.csv", run / "checkpoints" / "last.ckpt"]
+    before = [path.read_bytes() for path in records]
+    repeated = ["network=lenet_16_32", "augment=none", "trainer.max_epochs=4", "data.batch_size=32"]
+    more = ["trainer.precision=32-true", "trainer.accelerator=cpu", "data.split.seed=7", f"run_dir={run}"]
+    done = call("train", *repeated, *more, *settings)
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.read_bytes() for path in records] == before
+
+
+def test_another_learning_rate_for_a_run_that_goes_on_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ["scheduler=cosine", "+trainer.limit_train_batches=2", "test=false"]
+    train(tmp_path, *settings, "trainer.max_epochs=1")
+    train(tmp_path, *settings, "trainer.max_epochs=2", "ckpt_path=last")
+    assert "optimizer.lr" not in caplog.text
+    train(tmp_path, *settings, "trainer.max_epochs=3", "ckpt_path=last", "optimizer.lr=1e-5")
+    assert "optimizer.lr=1e-05 changes nothing in a run that goes on: its optimiser has begun with 0.00" in caplog.text
+    assert "max_epochs: 3" in (tmp_path / "config.yaml").read_text()
+    table = (tmp_path / "history.csv").read_text().splitlines()
+    assert [row.partition(",")[0] for row in table] == ["epoch", "1", "2", "3"]
+
+
+def test_peak_memory_is_not_that_of_an_earlier_trial(tmp_path: Path) -> None:
+    settings = ["trainer.max_epochs=1", "+trainer.limit_train_batches=2", "test=false"]
+    train(tmp_path / "first", *settings)
+    np.ones(10**8)  # 0.8 GB, for a moment
+    assert "peak_memory_gb" not in train(tmp_path / "second", *settings).metrics
 
 
 def test_resume_with_nothing_to_resume(call: Run) -> None:

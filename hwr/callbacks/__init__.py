@@ -7,6 +7,7 @@ from hwr.callbacks.gallery import Gallery
 from hwr.callbacks.history import History
 from hwr.callbacks.line_gallery import LineGallery
 from hwr.callbacks.progress import Progress
+from hwr.callbacks.record import Record
 from hwr.callbacks.resources import ResourceMonitor
 from hwr.callbacks.within_epoch import WithinEpoch
 
@@ -19,6 +20,7 @@ __all__ = [
     "History",
     "LineGallery",
     "Progress",
+    "Record",
     "ResourceMonitor",
     "WithinEpoch",
 ]

@@ -81,7 +81,7 @@ def best_checkpoint(trainer: Trainer) -> tuple[str, int] | None:
 def read(path: Path) -> list[dict[str, float]]:
     """The rows of a ``history.csv``; a value that was not measured in an epoch is left out."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        return [{k: int(v) if v.isdigit() else float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
 
 
 def _csv(rows: Iterable[dict[str, Any]]) -> str:

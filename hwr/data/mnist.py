@@ -43,13 +43,17 @@ def read_idx(
     if missing and not download:
         raise HwrError(f"{name}: no {', '.join(missing)} in {raw}; {where}, or say data.download=true")
     if missing:
+        made = [folder for folder in (raw, raw.parent, root) if not folder.exists()]
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 make(root=str(root), download=True)
-        except PermissionError:
-            raise HwrError(f"{name}: {', '.join(missing)} missing, and {raw} cannot be written; {where}") from None
-        except Exception:
-            raise HwrError(f"{name}: {', '.join(missing)} could not be downloaded (no network?); {where}") from None
+        except Exception as error:
+            with contextlib.suppress(OSError):  # a folder that is not empty stays
+                for folder in made:
+                    folder.rmdir()
+            locked = isinstance(error, PermissionError)
+            why = f"missing, and {raw} cannot be written" if locked else "could not be downloaded (no network?)"
+            raise HwrError(f"{name}: {', '.join(missing)} {why}; {where}") from None
     for file, kind in zip(files, ("images", "labels") * (len(files) // 2), strict=True):
         check_idx(raw / file, 3 if kind == "images" else 1)
     data = make(root=str(root), download=False)

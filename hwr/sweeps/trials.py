@@ -108,6 +108,8 @@ class Trials:
             trial.set_user_attr("metrics", metrics)
             if lacking := [name for name in self.objectives if name not in metrics]:
                 hint = nearest(lacking[0], list(metrics)) or f"; there are {', '.join(metrics)}"
+                if lacking[0] == "peak_memory_gb":
+                    hint = "; it is known of trials in processes of their own: hydra/launcher=processes"
                 raise HwrError(f"sweep.objectives: {lacking[0]} is no metric of {job.title}{hint}")
             if wrong := [name for name in self.objectives if not math.isfinite(metrics[name])]:
                 error = f"{wrong[0]} is {metrics[wrong[0]]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from torchmetrics import Metric
 from hwr.bundle import Bundle
 from hwr.errors import HwrError
 from hwr.networks.parts import Network
+from hwr.systems import resuming
 from hwr.systems.distillation import Distillation
 
 MakeOptimizer = Callable[[Iterable[dict[str, Any]]], Optimizer]
@@ -61,7 +63,7 @@ class System(LightningModule):
         super().__init__()
         if not 0 < layer_decay <= 1:
             raise HwrError(f"system.layer_decay={layer_decay}: a factor above 0 and at most 1 is needed")
-        if l2_sp < 0:
+        if not 0 <= l2_sp < math.inf:
             raise HwrError(f"system.l2_sp={l2_sp}: a weight of at least 0 is needed")
         self.network, self.bundle, self.l1, self.l2_sp, self.seed = network, bundle, l1, l2_sp, seed
         self.layer_decay = layer_decay
@@ -150,7 +152,7 @@ class System(LightningModule):
         """Picks up what a checkpoint kept of the middle of an epoch; where it was made at the end, that starts anew."""
         if self.global_rank < len(self._kept):
             kept = self._kept[self.global_rank]
-            set_random_state(kept["random"], self.device)
+            resuming.set_random_state(kept["random"], self.device)
             for name, state in kept["metrics"].items():
                 for key, value in state.items():
                     setattr(self._running()[name], key, value.to(self.device))
@@ -245,62 +247,51 @@ class System(LightningModule):
         self._finite = torch.isfinite(loss.detach()) & self._finite.to(loss.device)
 
     def on_validation_start(self) -> None:
-        """Ends a training whose loss is no number before its weights are saved."""
-        if not self.trainer.strategy.reduce_boolean_decision(bool(self._finite)):
-            raise HwrError(
-                f"the training loss is not a number any more in epoch {self.current_epoch + 1}; lower optimizer.lr, "
-                "clip the gradients with trainer.gradient_clip_val=1, or use trainer.precision=32-true"
-            )
+        """Ends a training whose loss or weights are no numbers before they are saved."""
+        finite = bool(self._finite) and all(bool(p.isfinite().all()) for p in self.network.parameters())
+        if not self.trainer.strategy.reduce_boolean_decision(finite):
+            raise self._diverged()
+
+    def check_numbers(self, scores: Tensor) -> None:
+        """Raises :class:`HwrError` if what the network says in an evaluation is not a number."""
+        if bool(scores.isnan().any()):
+            raise HwrError("what the network says is not a number") if self.trainer.testing else self._diverged()
+
+    def _diverged(self) -> HwrError:
+        return HwrError(
+            f"the training loss is not a number any more in epoch {self.current_epoch + 1}; lower optimizer.lr, "
+            "clip the gradients with trainer.gradient_clip_val=1, or use trainer.precision=32-true"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what the weights mean, and of every process what it takes to go on in the middle of an epoch."""
         checkpoint["hwr"] = {**self.bundle.describe(), "about": dict(self.bundle.about)}
         metrics = {name: cast("dict[str, Tensor]", m.metric_state) for name, m in self._running().items()}
         on_cpu = {name: {key: value.cpu() for key, value in state.items()} for name, state in metrics.items()}
-        own = {"random": random_state(self.device), "metrics": on_cpu}
+        own = {"random": resuming.random_state(self.device), "metrics": on_cpu}
         processes: list[Any] = [own] * self.trainer.world_size
         if self.trainer.world_size > 1:
             torch.distributed.all_gather_object(processes, own)
         checkpoint["hwr_processes"] = processes
         checkpoint["hwr_seconds"] = self.seconds
+        checkpoint["hwr_recipe"] = self._recipe()
         if self.trainer.validating and self.trainer.is_last_batch:
             checkpoint["hwr_validated"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint of another model, by name and setting."""
-        theirs, ours = checkpoint.get("hwr"), self.bundle.describe()
-        if theirs is None:
-            raise HwrError("ckpt_path: this checkpoint was not written by hwr")
-        for key in ours:
-            if theirs.get(key) != ours[key]:
-                what = _difference(theirs.get(key), ours[key])
-                raise HwrError(f"ckpt_path: the checkpoint has another {key} ({what}); repeat the settings of that run")
+        resuming.check_model(checkpoint.get("hwr"), self.bundle.describe())
         groups = [len(state["param_groups"]) for state in checkpoint.get("optimizer_states", ())]
         if groups and groups[0] != len(self._groups()):  # in groups by part, or not
             raise HwrError("ckpt_path: the checkpoint has another system.layer_decay; repeat the settings of that run")
+        resuming.check_recipe(checkpoint.get("hwr_recipe", {}), self._recipe())
         self._kept = checkpoint.get("hwr_processes", ())
         self._seconds_before = checkpoint.get("hwr_seconds", 0.0)
         self.validated = checkpoint.get("hwr_validated", {})
 
-
-def _difference(theirs: Any, ours: Any) -> str:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        key = next(k for k in [*theirs, *ours] if theirs.get(k) != ours.get(k))
-        theirs, ours = f"{key}: {theirs.get(key)}", ours.get(key)
-    return f"{str(theirs)[:100]}, here {str(ours)[:100]}"
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of the generators of random numbers that augmentation and dropout draw from, by type of device."""
-    states = {"cpu": torch.get_rng_state()}
-    return states if device.type == "cpu" else {**states, device.type: torch.get_device_module(device).get_rng_state()}
-
-
-def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Undoes :func:`random_state`; what is of another type of device means nothing."""
-    torch.set_rng_state(states["cpu"].cpu())
-    if device.type != "cpu" and device.type in states:
-        torch.get_device_module(device).set_rng_state(states[device.type].cpu())
+    def _recipe(self) -> dict[str, Any]:
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # Lightning does not declare it
+        return resuming.recipe(self.make_optimizer, self._make_schedule, callbacks)
 
 
 def parameter_groups(module: nn.Module) -> list[dict[str, Any]]:

@@ -129,6 +129,7 @@ class CharacterSystem(System):
         return {f"ms_per_image_batch_{n}": milliseconds(self.network, *self.bundle.example(n)) for n in (1, 256)}
 
     def _readings(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        self.check_numbers(logits)
         self.eval_loss.update(torch.nn.functional.cross_entropy(logits, batch.labels), len(batch.labels))
         return {"probabilities": logits.softmax(1), "labels": batch.labels, "ids": batch.ids}
 

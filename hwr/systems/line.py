@@ -118,6 +118,7 @@ class LineSystem(System):
 
     def _read(self, batch: LineBatch, part: LineSet) -> None:
         log_probs, frames = self(batch.images, batch.widths)
+        self.check_numbers(log_probs)
         loss = self.loss.ctc(log_probs, frames, batch.targets, batch.lengths)
         self.eval_loss.update(loss, _characters(batch))
         inside = torch.arange(log_probs.shape[1], device=frames.device) < frames[:, None]
