@@ -238,7 +238,7 @@ def _one_line(config_name: str) -> Iterator[None]:
             errno.EDQUOT: f"the disk quota is used up; free some space, then {again}",
             errno.EFBIG: f"files may not grow so large here (ulimit -f); allow it, then {again}",
             errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
-            errno.EACCES: "permission denied; choose another place with hydra.run.dir=FOLDER",
+            errno.EACCES: "permission denied; where runs go, another place is chosen with hydra.run.dir=FOLDER",
             errno.EISDIR: "a folder stands where a file is needed",
             errno.EEXIST: "a file stands where a folder is needed",
             errno.ENOTDIR: "a file stands where a folder is needed",

@@ -142,7 +142,9 @@ def _from_pillow(image: Image.Image, where: str) -> Grey:
 def _grey_levels(image: Image.Image, where: str, file_format: str | None) -> Grey:
     """Converts a loaded Pillow image of any mode; file_format is that of the file it came from."""
     if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PPM"):  # levels 0..65535 either way
-        return (np.asarray(image) >> 8).astype(np.uint8)
+        levels = np.asarray(image)
+        used = int(levels.max(initial=0)).bit_length()  # many a camera has 10 or 12 bits, many a program writes 8
+        return (levels >> max(0, used - 8)).astype(np.uint8)
     if image.mode in ("I", "F"):
         return _stretched(np.asarray(image, np.float64), where)
     if image.has_transparency_data:

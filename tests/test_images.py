@@ -294,3 +294,11 @@ def test_list_images_says_what_is_there_instead(tmp_path: Path) -> None:
     for nothing in ([], "", [""]):
         with pytest.raises(HwrError):
             list_images(nothing)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+def test_sixteen_bits_that_hold_fewer(tmp_path: Path, bits: int) -> None:
+    """As programs and cameras write them: the paper stays white."""
+    levels = np.linspace(0, 2**bits - 1, 300).astype(np.uint16).reshape(20, 15)
+    Image.fromarray(levels).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(read_grey(tmp_path / "image.png"), levels >> (bits - 8))

@@ -35,10 +35,12 @@ from hwr import parts
 from hwr.config import compose
 from hwr.data.casia_characters import CASIACharacters
 from hwr.data.lines.base import LineDataModule
+from hwr.data.lines.cache import prepare
 from hwr.data.lines.datamodules import CASIA, IAM, TSV, Pages
 from hwr.data.lines.items import LineImage, Lines, Stamp, check_disjoint
 from hwr.data.lines.lost import frames_needed
 from hwr.data.lines.pages import read_pages
+from hwr.data.lines.tsv import read_table
 from hwr.data.splits import last, stratified
 from hwr.errors import HwrError
 from hwr.line_preprocess import LinePreprocess
@@ -484,6 +486,25 @@ def test_preparation_happens_once(tmp_path):
         image.write_bytes(b"x" * image.stat().st_size)  # of another time: another key
     with pytest.raises(HwrError, match="not an image"):
         TSV(data.path, **settings(cache=str(tmp_path / "cache"))).setup()
+
+
+def test_lines_that_could_not_be_read_are_tried_again(tmp_path, caplog):
+    """As on a drive that was away, or files that may be read now: the cache keeps no such reason for good."""
+    data = tmp_path / "data"
+    write_table(data / "train.tsv", good())
+    first = read_table(data / "train.tsv")
+    (data / "0.png").rename(tmp_path / "away.png")
+    before = prepare(first, LinePreprocess(), tmp_path / "cache", "train")
+    assert (len(before), len(before.lost)) == (7, 1)
+    assert len(prepare(first, LinePreprocess(), tmp_path / "cache", "train")) == 7
+    (tmp_path / "away.png").rename(data / "0.png")
+    with caplog.at_level("WARNING"):
+        after = prepare(first, LinePreprocess(), tmp_path / "cache", "train")
+    assert (len(after), after.lost) == (8, [])
+    assert "lines that could not be read can be now" in caplog.text
+    caplog.clear()
+    assert len(prepare(first, LinePreprocess(), tmp_path / "cache", "train")) == 8
+    assert not caplog.text
 
 
 def test_the_example_is_a_typical_batch(tmp_path):

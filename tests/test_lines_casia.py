@@ -181,6 +181,15 @@ def test_folders_and_the_official_split(tmp_path):
         read_gnt(tmp_path / "nowhere.gnt")
 
 
+def test_releases_in_folders_of_their_own(tmp_path, caplog):
+    for name in ("HWDB2.0/Train/001-P16", "HWDB2.0/Test/003-P16", "HWDB2.1/Train/301-P16", "contest_data/9-P16"):
+        put(tmp_path / f"{name}.dgrl", dgrl(LINES))
+    splits = read_splits(tmp_path)
+    assert {name: len(part) for name, part in splits.items()} == {"train": 6, "test": 3}
+    assert splits["test"].items[0].name == "HWDB2.0/Test/003-P16.dgrl#0"
+    assert "not read: contest_data; its name says neither train nor test" in caplog.text
+
+
 def test_a_file_without_a_hyphen_names_no_writer(tmp_path):
     lines = read_dgrl(put(tmp_path / "page.dgrl", dgrl(LINES)))
     assert {(item.writer, item.text_id) for item in lines.items} == {(None, None)}

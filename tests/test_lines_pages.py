@@ -105,6 +105,59 @@ def test_box_alone_baseline_alone_and_degenerate_polygons(tmp_path):
     np.testing.assert_array_equal(found.items[4].read(), page_image()[62:105, 20:181])
 
 
+@pytest.mark.parametrize("down", [False, True])
+@pytest.mark.parametrize("offset", [0, 5, 30])
+def test_baselines_alone_of_two_columns_and_of_a_page_on_its_side(tmp_path, down, offset):
+    """The distance to the next line is that across the line and in its own column."""
+    lines = [(100, 500 + 60 * i, 380, 500 + 60 * i) for i in range(4)]
+    lines += [(420, 500 + offset + 60 * i, 700, 500 + offset + 60 * i) for i in range(4)]
+    if down:  # turned by 90 degrees
+        lines = [(900 - y, x, 900 - v, u) for x, y, u, v in lines]
+    given = [PageLine(polygon=None, baseline=f"{x},{y} {u},{v}", box=None) for x, y, u, v in lines]
+    make(tmp_path, page_xml(given, size=(900, 900)), None)
+    save(tmp_path / "page.png", page_image(900, 900))
+    for item in read_pages(tmp_path).items:
+        assert sorted(item.read().shape) == [64, 281]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_the_size_of_a_page_that_is_turned_by_its_tag(tmp_path, suffix):
+    page = np.ascontiguousarray(np.rot90(page_image()))  # stored on its side, 200 high and 300 wide
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned to the right
+    Image.fromarray(page).save(tmp_path / f"page.{suffix}", exif=exif, quality=100)
+    (tmp_path / "page.xml").write_text(page_xml([PageLine("a")], image=f"page.{suffix}"))
+    crop = only(read_pages(tmp_path))
+    assert np.abs(crop.astype(int) - BOX).mean() < 3
+
+
+def test_older_ways_to_say_where_a_line_is_and_what_it_says(tmp_path):
+    """Points as elements, an empty version before the one that counts, plain text, glyphs; a bow tie."""
+    content = page_xml([PageLine(str(i)) for i in range(4)])
+    equiv = "<TextEquiv{}><{}>{}</{}></TextEquiv>"
+    texts = [
+        equiv.format(' index="0"', "Unicode", "", "Unicode") + equiv.format(' index="1"', "Unicode", "un", "Unicode"),
+        equiv.format("", "PlainText", "deux", "PlainText"),
+        "<Word>" + "".join(f"<Glyph>{equiv.format('', 'Unicode', c, 'Unicode')}</Glyph>" for c in "ab") + "</Word>",
+    ]
+    root = ET.fromstring(content)
+    space = root.tag.partition("}")[0] + "}"
+    for line, text in zip(root.iter(f"{space}TextLine"), [*texts, None], strict=True):
+        coords = line.find(f"{space}Coords")
+        if text is None:
+            coords.set("points", "20,30 180,60 180,30 20,60")
+            continue
+        line.remove(line.find(f"{space}TextEquiv"))
+        line.extend(ET.fromstring(f'<x xmlns="{space[1:-1]}">{text}</x>'))
+        for point in coords.attrib.pop("points").split():
+            ET.SubElement(coords, f"{space}Point", dict(zip("xy", point.split(","), strict=True)))
+    found = read_pages(make(tmp_path, ET.tostring(root, encoding="unicode")))
+    assert [item.text for item in found.items] == ["un", "deux", "ab", "3"]
+    for item in found.items[:3]:
+        np.testing.assert_array_equal(item.read(), BOX)
+    assert found.items[3].read().shape == BOX.shape
+
+
 @pytest.mark.parametrize(
     ("unit", "size", "line"),
     [
@@ -255,7 +308,7 @@ def test_the_image_is_found_by_name_else_by_stem(tmp_path):
     assert all(item.read().shape == BOX.shape for item in found.items)
 
 
-def test_a_wrong_image_name_and_a_broken_image_reject_the_page_and_not_the_others(tmp_path):
+def test_a_wrong_image_name_and_a_broken_image_reject_the_page_and_not_the_others(tmp_path, caplog):
     make(tmp_path, alto([PageLine("a"), PageLine("b")], image="gone.png"), None, "wrong.xml")
     make(tmp_path, alto([PageLine("c")], image="broken.png"), None, "broken.xml")
     (tmp_path / "broken.png").write_bytes(b"GIF89a, no")
@@ -263,14 +316,17 @@ def test_a_wrong_image_name_and_a_broken_image_reject_the_page_and_not_the_other
     make(tmp_path, "<alto><Layout>", None, "cut.xml")
     make(tmp_path, alto([]), None, "bare.xml")
     make(tmp_path, alto([PageLine("d")]))
-    found = read_pages(tmp_path)
+    with caplog.at_level("WARNING"):
+        found = read_pages(tmp_path)
     assert [item.text for item in found.items] == ["d"]
+    assert "passed over 1 XML files that describe no page, such as" in caplog.text  # the METS of an export
+    with pytest.raises(HwrError, match="neither ALTO nor PAGE XML: its root element is mets"):
+        read_pages(tmp_path / "mets.xml")
     reasons = {bad.name: (bad.reason, bad.text) for bad in found.rejected}
-    assert len(reasons) == 6
+    assert len(reasons) == 5
     assert reasons["wrong.xml#l1"][1] == "b"
     assert "it names gone.png, and there is none called wrong.jpg" in reasons["wrong.xml#l1"][0]
     assert "not an image" in reasons["broken.xml#l0"][0]
-    assert "neither ALTO nor PAGE" in reasons["mets.xml"][0]
     assert "not well-formed" in reasons["cut.xml"][0]
     assert "no TextLine" in reasons["bare.xml"][0]
     with pytest.raises(HwrError, match="none of 2 lines can be used"):
@@ -338,6 +394,7 @@ def wavy_page(angle: float, wave: float) -> tuple[np.ndarray, list[tuple[float, 
 @pytest.mark.parametrize("backwards", [False, True])
 def test_straightened_lines_are_level(angle, wave, backwards):
     image, baseline, outline = wavy_page(angle, wave)
+    backwards = backwards and abs(angle) < 45  # steep lines are given as they are read
     line = cut_straight(image, outline, baseline[::-1] if backwards else baseline)
     assert abs(line.shape[0] - 31) <= 2
     assert abs(line.shape[1] - 401) <= 3
@@ -349,6 +406,15 @@ def test_straightened_lines_are_level(angle, wave, backwards):
     if angle or wave:
         crooked = cut(image, outline)[:, 5:-5] < 120
         assert np.ptp((np.arange(len(crooked))[:, None] * crooked).sum(0) / np.maximum(crooked.sum(0), 1)) > 10
+
+
+@pytest.mark.parametrize("angle", [-125, -91, -90, -89, 60, 89, 90, 91, 120])
+def test_steep_lines_are_laid_as_they_are_read(angle):
+    """Notes in a margin, pages on their side: whichever way they lean, what is above the baseline stays above."""
+    image, baseline, outline = wavy_page(angle, 0)
+    line = cut_straight(image, outline, baseline)
+    dark = line[:, 5:-5] < 120
+    assert abs((np.arange(len(line))[:, None] * dark).sum() / dark.sum() - 20) < 1.5
 
 
 def test_straight_text_keeps_its_pixels_and_straightening_is_an_option(tmp_path):
@@ -390,11 +456,28 @@ def test_splits_and_writers(tmp_path):
     with pytest.raises(HwrError, match="writer '01' is in train"):
         read_splits(tmp_path, writer_pattern=r"_(\d+)_")
     make(tmp_path / "test", alto([PageLine("b")], image="a_02_1.png"), "a_02_1.png", "a_02_1.xml")
+    again = read_splits(tmp_path)["test"].items  # another page of that name: other documents number theirs alike
+    assert [item.text_id for item in again] == ["test/a_01_2", "test/a_02_1"]
+    make(tmp_path / "test", alto([PageLine("a_02_1")], image="a_02_1.png"), "a_02_1.png", "a_02_1.xml")
     with pytest.raises(HwrError, match="text 'a_02_1' is in train"):
         read_splits(tmp_path)
     assert list(read_splits(tmp_path / "val")) == ["train"]
     with pytest.raises(HwrError, match="no regular expression"):
         read_pages(tmp_path, writer_pattern="(")
+
+
+def test_what_is_outside_the_splits_is_told(tmp_path, caplog):
+    for name in ("train/a", "valid/b", "test/c"):
+        make(
+            tmp_path / name[:-2], alto([PageLine(name)], image=f"{name[-1]}.png"), f"{name[-1]}.png", f"{name[-1]}.xml"
+        )
+    make(tmp_path, "<mets/>", None, "mets.xml")
+    with caplog.at_level("WARNING"):
+        assert list(read_splits(tmp_path)) == ["train", "test"]
+    assert "1 files outside train/, test/ are not read, such as valid/b.xml" in caplog.text
+    (tmp_path / "train").rename(tmp_path / "others")
+    with pytest.raises(HwrError, match=r"test/ and, outside it, others/a\.xml: put what is for training into train/"):
+        read_splits(tmp_path)
 
 
 def test_items_are_picklable_and_differ_by_geometry_and_option(tmp_path):

@@ -164,7 +164,44 @@ def test_csv_is_quoted_and_a_bad_row_costs_only_itself(tmp_path, separator):
         "4.png": "simple",
         "6.png": "fin",
     }
-    assert [bad.name for bad in lines.rejected] == ["line 4", "line 6"]
+    assert [(bad.name, bad.text) for bad in lines.rejected] == [("3.png", '"jamais fermé'), ("5.png", '"quatre" cinq')]
+    assert "line 4: unexpected end of data; a text stands on one line" in lines.rejected[0].reason
+
+
+def test_marks_left_open_take_no_other_row_along(tmp_path):
+    """Two quotations that go over several lines, in a table that was written without quoting."""
+    rows = [
+        ["1.png", "un"],
+        ["2.png", '"et rêve'],
+        ["3.png", "jour"],
+        ["4.png", 'jour dort"'],
+        ["5.png", '"a'],
+        ["6.png", "b"],
+    ]
+    lines = read_table(write_table(tmp_path / "t.csv", rows, separator=","))
+    assert texts(lines) == {"1.png": "un", "3.png": "jour", "4.png": 'jour dort"', "6.png": "b"}
+    assert [bad.name for bad in lines.rejected] == ["2.png", "5.png"]
+
+
+def test_tables_and_folders_that_are_not_read_are_told(tmp_path, caplog):
+    for name in ("train.tsv", "valid.tsv", "Test.tsv"):
+        write_table(tmp_path / name, [[f"{name}.png", name]])
+    (tmp_path / "val").mkdir()
+    with caplog.at_level("WARNING"):
+        assert list(read_splits(tmp_path)) == ["train"]
+    assert "not read: Test.tsv, val, valid.tsv; read are train.tsv" in caplog.text
+    write_table(tmp_path / "train.csv", [["a.png", "b"]], separator=",")
+    with pytest.raises(HwrError, match=r"train\.tsv and train\.csv: two tables of one split; keep one"):
+        read_splits(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root looks into every folder")
+def test_a_folder_that_cannot_be_looked_into(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.gt.txt").write_text("a")
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(HwrError, match="locked: cannot be looked into"):
+        read_splits(tmp_path)
 
 
 def test_normal_forms_and_directions_of_writing(tmp_path):

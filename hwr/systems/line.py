@@ -133,7 +133,9 @@ class LineSystem(System):
             shares: list[Any] = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(shares, self.readings)
             self.readings = [line for share in shares for line in share]
-        self.readings += [LineReading(-1, line.name, line.writer, line.text, "", 0.0) for line in part.lost]
+        self.readings += [
+            LineReading(-1, line.name, line.writer, line.text, "", 0.0) for line in part.lost if line.judged
+        ]
         rate = self.error_rate()
         lengths = [len(line.hypothesis) for line in self.readings]
         figures = {"cer": rate.cer, "wer": rate.wer, "mean_length": sum(lengths) / max(1, len(lengths))}

@@ -73,10 +73,13 @@ def _cached(items: Sequence[LineItem], preprocess: LinePreprocess, cache: Path, 
         OSError: If it cannot be written.
     """
     folder = cache / fingerprint(items, VERSION, preprocess)
-    if found := _mapped(folder, len(items), preprocess.height):
+    found = _mapped(folder, len(items), preprocess.height)
+    mended = found is not None and _mended(found, items, preprocess)
+    if found and not mended:
         return found
     if folder.exists():
-        log.warning("%s: damaged prepared lines; preparing them again", folder)
+        why = "lines that could not be read can be now" if mended else "damaged prepared lines"
+        log.warning("%s: %s; preparing them again", folder, why)
     cache.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=cache, prefix=".new-", ignore_cleanup_errors=True) as temporary:
         part = Path(temporary) / "part"
@@ -86,7 +89,7 @@ def _cached(items: Sequence[LineItem], preprocess: LinePreprocess, cache: Path, 
             file.flush()
             os.fsync(file.fileno())
         write_json(part / "index.json", {"widths": widths.tolist(), "problems": problems})
-        if found := _mapped(folder, len(items), preprocess.height):  # another process was faster
+        if not mended and (found := _mapped(folder, len(items), preprocess.height)):  # another process was faster
             return found
         if folder.exists():
             folder.rename(Path(temporary) / "damaged")
@@ -98,6 +101,12 @@ def _cached(items: Sequence[LineItem], preprocess: LinePreprocess, cache: Path, 
     if found := _mapped(folder, len(items), preprocess.height):
         return found
     raise OSError(f"{folder} cannot be read back")
+
+
+def _mended(found: Prepared, items: Sequence[LineItem], preprocess: LinePreprocess) -> bool:
+    """Whether a line that could not be read can be now: a drive is back, say, or a right was given."""
+    again = in_threads(lambda position: preprocess(items[int(position)].read()), found.problems)
+    return any(not isinstance(line, HwrError) for line in again)
 
 
 def _mapped(folder: Path, count: int, height: int) -> Prepared | None:

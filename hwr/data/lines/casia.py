@@ -13,6 +13,8 @@ A file that breaks off gives what comes before the break.
 
 from __future__ import annotations
 
+import logging
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +26,8 @@ import numpy as np
 from hwr.data.lines.items import Grey, LineImage, Lines, Stamp, check_disjoint
 from hwr.errors import HwrError
 
-_SPLIT_NAMES = {"train": ("train", "trn"), "val": ("val",), "test": ("test", "tst")}
+log = logging.getLogger(__name__)
+_SPLIT_NAMES = {"train": "train|trn", "val": "val", "test": "(?<!con)test|tst"}  # "contest" says nothing
 _MAX_LINES = 1000  # no page has as many: the file is damaged
 
 
@@ -126,13 +129,13 @@ def read_splits(root: str | Path, read: Callable[[Path], Lines] = read_dgrl) -> 
     splits: dict[str, Lines] = {}
     for split, folders in found.items():
         for folder in folders:
-            splits.setdefault(split, Lines()).extend(_prefixed(read(folder), folder.name))
+            splits.setdefault(split, Lines()).extend(_prefixed(read(folder), folder.relative_to(root).as_posix()))
     check_disjoint(splits, ("writer", "image"), root)
     return splits
 
 
 def split_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of each split by their names, or the root as ``train`` where no name tells.
+    """The folders of each split by their names, at any depth, or the root as ``train`` where no name tells.
 
     Raises:
         HwrError: If there is no such root.
@@ -140,11 +143,17 @@ def split_folders(root: Path) -> dict[str, list[Path]]:
     if not root.is_dir():
         raise HwrError(f"{root}: no such folder; unpack the data set there, or set data.root or HWR_DATA_DIR")
     splits: dict[str, list[Path]] = {}
+    unnamed: list[Path] = []
     for folder in sorted(p for p in root.iterdir() if p.is_dir()):
-        for split, marks in _SPLIT_NAMES.items():
-            if any(mark in folder.name.lower() for mark in marks):
-                splits.setdefault(split, []).append(folder)
-                break
+        split = next((split for split, mark in _SPLIT_NAMES.items() if re.search(mark, folder.name.lower())), None)
+        found = {split: [folder]} if split else split_folders(folder)
+        if found == {"train": [folder]} and not split:
+            unnamed.append(folder)
+            continue
+        for name, folders in found.items():
+            splits.setdefault(name, []).extend(folders)
+    if splits and unnamed:
+        log.warning("%s: not read: %s; its name says neither train nor test", root, ", ".join(p.name for p in unnamed))
     return splits or {"train": [root]}
 
 

@@ -49,7 +49,11 @@ def check_some(name: str, lost: Sequence[Rejected], left: int) -> None:
 
 def tell_lost(name: str, lost: Sequence[Rejected]) -> None:
     """Says how many lines of a split are lost, and why the first are."""
-    if lost:
-        fate = "left out of training" if name == "train" else "count as wrong from end to end"
-        more = f" and {len(lost) - 3} more" if len(lost) > 3 else ""
-        log.warning("%s: lines %s: %d: %s%s", name, fate, len(lost), "; ".join(map(str, lost[:3])), more)
+    fates = {"left out of training": lost}
+    if name != "train":
+        fates = {"count as wrong from end to end": [line for line in lost if line.judged]}
+        fates["without a transcript cannot be judged"] = [line for line in lost if not line.judged]
+    for fate, lines in fates.items():
+        if lines:
+            more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+            log.warning("%s: lines %s: %d: %s%s", name, fate, len(lines), "; ".join(map(str, lines[:3])), more)

@@ -23,6 +23,10 @@ _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _SOFT_HYPHEN = "\u00ad"
 
 
+class NoPageError(HwrError):
+    """An XML file of another kind."""
+
+
 class Box(NamedTuple):
     """A rectangle in the units of the file."""
 
@@ -74,12 +78,13 @@ def read_page(path: str | Path) -> XmlPage:
     """Reads an ALTO or PAGE file.
 
     Raises:
-        HwrError: If it is neither, cannot be parsed, or has not one page.
+        NoPageError: If it is neither.
+        HwrError: If it cannot be parsed, or has not one page.
     """
     root = parse(path)
     kind = local(root.tag)
     if kind not in ("alto", "PcGts"):
-        raise HwrError(f"{path}: neither ALTO nor PAGE XML: its root element is {kind}")
+        raise NoPageError(f"{path}: neither ALTO nor PAGE XML: its root element is {kind}")
     pages = [element for element in root.iter() if local(element.tag) == "Page"]
     if len(pages) != 1:
         raise HwrError(f"{path}: {len(pages)} pages; one file is read as one page with one image")
@@ -159,17 +164,27 @@ def page_line(line: Element, number: int) -> XmlLine:
 
 
 def _page_points(line: Element, kind: str) -> tuple[Point, ...]:
-    return next((points(e.get("points")) for e in line if local(e.tag) == kind), ())
+    """The attribute ``points``, or, as until 2010, ``Point`` elements with ``x`` and ``y``."""
+    for element in (e for e in line if local(e.tag) == kind):
+        old = " ".join(f"{e.get('x')},{e.get('y')}" for e in element if local(e.tag) == "Point")
+        return points(element.get("points") or old)
+    return ()
 
 
 def page_text(line: Element) -> str:
-    """The line's ``Unicode`` (of several versions, the one of the lowest index), or its words joined by spaces."""
+    """What is to be read in a PAGE line.
+
+    The ``Unicode`` (else ``PlainText``) of its version of the lowest index that says something, else its words joined
+    by spaces; that of a word is likewise put together of its glyphs.
+    """
     versions = [e for e in line if local(e.tag) == "TextEquiv"]
-    best = min(versions, key=lambda e: _float(e.get("index")) if e.get("index") else float("inf"), default=None)
-    text = next((e.text or "" for e in best if local(e.tag) == "Unicode"), "") if best is not None else ""
-    if text.strip():
-        return text
-    return " ".join(page_text(word) for word in line if local(word.tag) == "Word")
+    versions.sort(key=lambda e: _float(e.get("index")) if e.get("index") else float("inf"))
+    for kind in ("Unicode", "PlainText"):
+        for text in (e.text or "" for version in versions for e in version if local(e.tag) == kind):
+            if text.strip():
+                return text
+    words, glyphs = ([page_text(e) for e in line if local(e.tag) == kind] for kind in ("Word", "Glyph"))
+    return " ".join(words) or "".join(glyphs)
 
 
 def points(given: str | None) -> tuple[Point, ...]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Hashable
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote
 
@@ -19,8 +20,18 @@ import numpy as np
 from PIL import Image
 
 from hwr.data.lines import polygons
-from hwr.data.lines.items import Grey, LineImage, Lines, Stamp, check_disjoint, split_folders
-from hwr.data.lines.page_xml import Point, XmlLine, XmlPage, read_page
+from hwr.data.lines.items import (
+    NOTHING,
+    SPLITS,
+    Grey,
+    LineImage,
+    Lines,
+    Stamp,
+    check_disjoint,
+    files_below,
+    split_folders,
+)
+from hwr.data.lines.page_xml import NoPageError, Point, XmlLine, XmlPage, read_page
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES, read_grey
 
@@ -73,13 +84,16 @@ def read_splits(path: str | Path, straighten: bool = False, writer_pattern: str 
     """Reads a folder with ``train/``, ``val/`` and ``test/`` or some of them, else :func:`read_pages` as ``train``.
 
     Raises:
-        HwrError: If a split has no usable line, or two splits share a writer, a page image or a page of one name.
+        HwrError: If a split has no usable line, or two splits share a writer, a page image or a page (of one name and
+            with the same lines).
     """
     path = Path(path).expanduser()
-    found = split_folders(path, "*.xml")
+    inside = any((path / name).is_dir() for name in SPLITS)
+    found = split_folders(path, filter(_is_page, _xml_files(path))) if inside else []
     if not found:
         return {"train": read_pages(path, straighten, writer_pattern)}
     splits = {name: read_pages(path / name, straighten, writer_pattern) for name in found}
+    _tell_apart(splits)
     check_disjoint(splits, where=path)
     return splits
 
@@ -102,26 +116,28 @@ def read_pages(path: str | Path, straighten: bool = False, writer_pattern: str |
     path = Path(path).expanduser()
     if not path.exists():
         raise HwrError(f"data.path={path}: no such file or folder")
-    files = [file for file in sorted(path.rglob("*.xml")) if not file.name.endswith(WRITTEN)]
-    files = files if path.is_dir() else [path]
+    files = _xml_files(path) if path.is_dir() else [path]
     if not files:
         raise HwrError(f"{path}: no .xml in it (but {WRITTEN}); pages need ALTO or PAGE XML beside their images")
     try:
         pattern = re.compile(writer_pattern) if writer_pattern else None
     except re.error as error:
         raise HwrError(f"writer_pattern={writer_pattern!r} is no regular expression ({error})") from None
-    lines, described = Lines(), dict[Stamp, list[str]]()
+    lines, described, others = Lines(), dict[Stamp, list[str]](), list[NoPageError]()
     for file in files:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
         found = pattern.search(name) if pattern else None
         writer = found.group(found.re.groups and 1) if found else None
         try:
             crops = line_crops(file, straighten)
+        except NoPageError as error:  # the METS of an export, say
+            others.append(error)
+            continue
         except HwrError as error:
             lines.reject(name, str(error))
             continue
         if not crops:
-            lines.reject(name, f"{file}: no TextLine in it")
+            lines.reject(name, f"{file}: {NOTHING[1]}")
         for stamp in {crop.stamp for _, crop in crops if isinstance(crop, PageCrop)}:
             described.setdefault(stamp, []).append(name)
         for line, crop in crops:
@@ -135,7 +151,42 @@ def read_pages(path: str | Path, straighten: bool = False, writer_pattern: str |
             "%s: %d pages have several XML files, whose lines all count, such as %s; leave out what is there twice",
             path, len(twice), " and ".join(twice[0]),
         )  # fmt: skip
+    if others and len(others) == len(files):
+        raise others[0]
+    if others:
+        log.warning("%s: passed over %d XML files that describe no page, such as %s", path, len(others), others[0])
     return lines.checked(path)
+
+
+def _xml_files(path: Path) -> list[Path]:
+    return [file for file in files_below(path, ".xml") if not file.name.endswith(WRITTEN)]
+
+
+def _is_page(xml: Path) -> bool:
+    try:
+        read_page(xml)
+    except NoPageError:
+        return False
+    except HwrError:  # a damaged one
+        pass
+    return True
+
+
+def _tell_apart(splits: Mapping[str, Lines]) -> None:
+    """Pages of one name in two splits are two pages, unless most of what the shorter one says is in the other."""
+    pages: dict[str, dict[str, set[str]]] = {}
+    for split, lines in splits.items():
+        for item in lines.items:
+            pages.setdefault(str(item.text_id), {}).setdefault(split, set()).add(item.text)
+    same = {
+        name
+        for name, texts in pages.items()
+        for one, other in combinations(texts.values(), 2)
+        if 2 * len(one & other) > min(len(one), len(other))
+    }
+    for split, lines in splits.items():
+        items = lines.items
+        lines.items = [i if i.text_id in same else replace(i, text_id=f"{split}/{i.text_id}") for i in items]
 
 
 def line_crops(
@@ -209,6 +260,9 @@ def image_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112) in _ROTATED
+            if turned and image.format == "TIFF":  # whose size Pillow gives now turned, now not
+                height, width = read_grey(path).shape
+                return width, height
     except Exception as error:  # Pillow's plugins raise almost anything on damaged data
         raise HwrError(f"{path}: not an image that can be read ({error})") from error
     return (height, width) if turned else (width, height)
@@ -263,6 +317,6 @@ def _check_inside(outline: tuple[Point, ...], size: tuple[int, int]) -> None:
 
 def _spacing(page: XmlPage, scale: tuple[float, float], size: tuple[int, int]) -> float:
     """Usual distance from line to line in pixels, for lines of which only the baseline is known."""
-    heights = sorted(float(np.mean(_scaled(line.baseline, scale), 0)[1]) for line in page.lines if line.baseline)
-    gaps = [gap for gap in np.diff(heights) if gap > size[1] / 200]
+    baselines = [_scaled(line.baseline, scale) for line in page.lines if len(line.baseline) > 1]
+    gaps = [gap for gap in polygons.gaps(baselines) if gap > size[1] / 200]
     return float(np.median(gaps)) if gaps else size[1] / 30

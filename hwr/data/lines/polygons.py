@@ -43,7 +43,8 @@ def cut_straight(page: Grey, outline: Sequence[tuple[float, float]], baseline: S
     Args:
         page: Grey levels, uint8 (H, W).
         outline: Corners (x, y) in pixels.
-        baseline: At least two points (x, y) in pixels, from either end.
+        baseline: At least two points (x, y) in pixels: of a rather level line from either end, of a steep one in the
+            order of reading.
 
     Raises:
         HwrError: If nothing of it is on the page, or it is too large for straightening.
@@ -86,19 +87,41 @@ def around(baseline: Sequence[tuple[float, float]], spacing: float) -> list[tupl
     return [(float(x), float(y)) for x, y in np.concatenate([above, below[::-1]])]
 
 
+def gaps(baselines: Sequence[Sequence[tuple[float, float]]]) -> list[float]:
+    """Of each baseline the distance to the nearest of those that run alongside it, in pixels; lines without one: none.
+
+    Args:
+        baselines: Of at least two points (x, y) each.
+    """
+    starts, ends = (np.asarray([line[i] for line in baselines], np.float64).reshape(-1, 2) for i in (0, -1))
+    found = []
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        length = max(float(np.hypot(*(end - start))), 1e-9)
+        along = (end - start) / length
+        sides = np.sort(np.stack([(starts - start) @ along, (ends - start) @ along]), axis=0)
+        beside = np.minimum(sides[1], length) > np.maximum(sides[0], 0)
+        beside[i] = False
+        away = np.abs(((starts + ends) / 2 - start) @ np.array([-along[1], along[0]]))
+        found += [float(away[beside].min())] if beside.any() else []
+    return found
+
+
 def area(outline: Sequence[tuple[float, float]]) -> float:
-    """Square pixels inside an outline (shoelace formula); 0 with fewer than three corners."""
+    """Square pixels of the convex hull of an outline, which may cross itself; 0 with fewer than three corners."""
     if len(outline) < 3:
         return 0.0
-    x, y = np.asarray(outline, np.float64).T
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+    return float(cv2.contourArea(cv2.convexHull(np.asarray(outline, np.float32))))
 
 
 def _axes(line: Points) -> tuple[Points, Points, Points]:
-    """Unit vectors along the line, towards the right, and across it, downwards, and the left end."""
+    """Unit vectors along the line and across it, and where it begins.
+
+    A line that is rather level begins at its left end, whichever its points begin with; in a steep one (a note in the
+    margin, a page on its side) its points are in the order of reading.
+    """
     chord = line[-1] - line[0]
     origin = line[0]
-    if chord[0] < 0:
+    if chord[0] < 0 and abs(chord[0]) >= abs(chord[1]):
         chord, origin = -chord, line[-1]
     length = float(np.hypot(*chord))
     along = chord / length if length > 0 else np.array([1.0, 0.0])

@@ -10,10 +10,11 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from hwr.data.lines.items import SPLITS, Lines, check_disjoint, split_folders
+from hwr.data.lines.items import SPLITS, Lines, check_disjoint, files_below, split_folders, tell_unused
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES
 
@@ -45,10 +46,13 @@ def read_splits(path: str | Path) -> dict[str, Lines]:
         return {"train": read_table(path)}
     if not path.is_dir():
         raise HwrError(f"data.path={path}: no such file or folder")
-    tables = {name: path / f"{name}{suffix}" for name in SPLITS for suffix in TABLES if _is_file(path, name, suffix)}
+    tables = [(name, path / f"{name}{suffix}") for name in SPLITS for suffix in TABLES if _is_file(path, name, suffix)]
+    if twice := [table for (name, table), (other, _) in pairwise(tables) if name == other]:
+        raise HwrError(f"{twice[0]} and {twice[0].stem}.csv: two tables of one split; keep one")
     if tables:
-        splits = {name: read_table(table) for name, table in tables.items()}
-    elif folders := split_folders(path, f"*{TRANSCRIPT}"):
+        tell_unused(path, [table.name for _, table in tables])
+        splits = {name: read_table(table) for name, table in tables}
+    elif folders := split_folders(path, files_below(path, TRANSCRIPT)):
         splits = {name: read_pairs(path / name) for name in folders}
     else:
         splits = {"train": read_pairs(path)}
@@ -144,19 +148,13 @@ def _rows(path: Path) -> Iterator[_Row]:
 
 
 def _quoted_rows(lines: list[str], delimiter: str) -> Iterator[_Row]:
-    """Rows of RFC 4180; after a malformed one, reading goes on with the very next line."""
-    start = 0
-    while start < len(lines):
-        reader = csv.reader((f"{line}\n" for line in lines[start:]), delimiter=delimiter, strict=True)
-        first = start
+    """Rows of RFC 4180, but each of them one line, as the text of a line is: a mark left open costs no other row."""
+    for number, line in enumerate(lines, start=1):
         try:
-            for fields in reader:
-                yield _Row(first + 1, fields)
-                first = start + reader.line_num
-            return
+            yield _Row(number, next(csv.reader([f"{line}\n"], delimiter=delimiter, strict=True), []))
         except csv.Error as error:
-            yield _Row(first + 1, [], f'{error}; a quotation mark inside quotes is written ""')
-            start = first + 1
+            mend = 'a text stands on one line, and a quotation mark inside quotes is written ""'
+            yield _Row(number, line.split(delimiter), f"{error}; {mend}")
 
 
 def read_pairs(folder: str | Path) -> Lines:
@@ -168,7 +166,7 @@ def read_pairs(folder: str | Path) -> Lines:
     folder = Path(folder)
     texts: dict[Path, Path] = {}
     images: dict[Path, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in files_below(folder):
         if path.name.endswith(TRANSCRIPT):
             texts[path.with_name(path.name.removesuffix(TRANSCRIPT))] = path
         elif path.suffix.lower() in IMAGE_SUFFIXES:
