@@ -95,6 +95,17 @@ def rows_of(n: int, labels: Sequence[str] = ("a", "b", "c")) -> list[tuple[str, 
     return [(f"images/{i}.png", labels[i % 3]) for i in range(n)]
 
 
+def test_splits_that_are_not_read_are_told(by_class, table, caplog):
+    by_class("train"), by_class("valid", offset=20)
+    data = folder(by_class("test", offset=40))
+    assert {name: len(part) for name, part in data.sets.items()} == {"train": 24, "test": 30, "val": 6}
+    assert "not read: valid; read are train, test" in caplog.text
+    table(rows_of(30), "train.csv")
+    table(rows_of(30), "train.tsv", delimiter="\t")
+    with pytest.raises(HwrError, match=r"train\.csv and train\.tsv: two tables of one split; keep one"):
+        folder(data.path)
+
+
 def test_class_folders(by_class):
     data = folder(by_class())
     got = read(data)

@@ -17,11 +17,11 @@ import torch
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
+from hwr.data.layout import SPLITS, one_table_each, tell_unused
 from hwr.data.reading import read_prepared
 from hwr.errors import HwrError
 from hwr.images import list_images
 
-SPLITS = ("train", "val", "test")
 TABLES = (".csv", ".tsv")
 log = logging.getLogger(__name__)
 
@@ -97,15 +97,11 @@ def find_items(path: Path) -> dict[str, list[Item]]:
     if not path.is_dir():
         raise HwrError(f"data.path={path}: no such file or folder")
     for names in (SPLITS, ("labels",)):
-        tables = {
-            name: path / f"{name}{suffix}"
-            for name in names
-            for suffix in TABLES
-            if (path / f"{name}{suffix}").is_file()
-        }
-        if tables:
+        if tables := one_table_each(path, names, TABLES):
+            tell_unused(path, [table.name for table in tables.values()])
             return {name.replace("labels", "train"): read_table(table) for name, table in tables.items()}
     if splits := _splits(path):
+        tell_unused(path, splits)
         return {name: read_folders(path / name) for name in splits}
     return {"train": read_folders(path)}
 

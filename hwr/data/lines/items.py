@@ -7,7 +7,6 @@ line keeps its transcript where it has one, because an evaluation counts it as w
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import unicodedata
 from collections import Counter
@@ -25,9 +24,7 @@ from hwr.text import code_points, normalise
 
 Grey = npt.NDArray[np.uint8]
 Trait = Literal["writer", "text", "image"]
-SPLITS = ("train", "val", "test")
 NOTHING = ("the transcript is empty", "no TextLine in it")  # reasons to reject what says nothing
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,55 +228,6 @@ def right_to_left(text: str) -> bool:
     """
     classes = Counter(unicodedata.bidirectional(c) for c in text)
     return classes["R"] + classes["AL"] > classes["L"]
-
-
-def files_below(folder: Path, suffix: str = "") -> list[Path]:
-    """All files at any depth, in order.
-
-    Args:
-        folder: To look in.
-        suffix: What their names end with.
-
-    Raises:
-        HwrError: If a folder cannot be looked into: what is in it would be missing without a word.
-    """
-
-    def fail(error: OSError) -> None:
-        raise HwrError(f"{error.filename}: cannot be looked into ({error.strerror})") from None
-
-    walk = os.walk(folder, onerror=fail)
-    return sorted(Path(where) / name for where, _, names in walk for name in names if name.endswith(suffix))
-
-
-def split_folders(path: Path, files: Iterable[Path]) -> list[str]:
-    """Which of ``train``, ``val`` and ``test`` are the splits of a folder; a warning tells what is outside them.
-
-    Args:
-        path: The folder.
-        files: Those at any depth that hold data.
-
-    Raises:
-        HwrError: If there is data outside them, and no ``train``: is it for training?
-    """
-    found = [name for name in SPLITS if (path / name).is_dir()]
-    outside = [name for file in files if (name := file.relative_to(path)).parts[0] not in found]
-    if found and outside and "train" not in found:
-        raise HwrError(
-            f"{path}: {found[0]}/ and, outside it, {outside[0]}: put what is for training into train/, "
-            "or give that folder another name"
-        )
-    if found and outside:
-        among = ", ".join(f"{name}/" for name in found)
-        log.warning("%s: %d files outside %s are not read, such as %s", path, len(outside), among, outside[0])
-    return found
-
-
-def tell_unused(path: Path, used: Collection[str]) -> None:
-    """Warns of tables and folders that are named like a split and are none of those that are read."""
-    likely = {*SPLITS, "training", "valid", "validation", "dev", "testing", "eval"}
-    tables = [p for p in path.iterdir() if p.is_dir() or p.suffix.lower() in (".tsv", ".csv")]
-    if unused := sorted(p.name for p in tables if p.stem.lower() in likely and p.name not in used):
-        log.warning("%s: not read: %s; read are %s", path, ", ".join(unused), ", ".join(used))
 
 
 def check_disjoint(

@@ -19,18 +19,9 @@ from urllib.parse import unquote
 import numpy as np
 from PIL import Image
 
+from hwr.data.layout import SPLITS, files_below, split_folders
 from hwr.data.lines import polygons
-from hwr.data.lines.items import (
-    NOTHING,
-    SPLITS,
-    Grey,
-    LineImage,
-    Lines,
-    Stamp,
-    check_disjoint,
-    files_below,
-    split_folders,
-)
+from hwr.data.lines.items import NOTHING, Grey, LineImage, Lines, Stamp, check_disjoint
 from hwr.data.lines.page_xml import NoPageError, Point, XmlLine, XmlPage, read_page
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES, read_grey

@@ -10,11 +10,11 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from hwr.data.lines.items import SPLITS, Lines, check_disjoint, files_below, split_folders, tell_unused
+from hwr.data.layout import SPLITS, files_below, one_table_each, split_folders, tell_unused
+from hwr.data.lines.items import Lines, check_disjoint
 from hwr.errors import HwrError
 from hwr.images import IMAGE_SUFFIXES
 
@@ -46,22 +46,15 @@ def read_splits(path: str | Path) -> dict[str, Lines]:
         return {"train": read_table(path)}
     if not path.is_dir():
         raise HwrError(f"data.path={path}: no such file or folder")
-    tables = [(name, path / f"{name}{suffix}") for name in SPLITS for suffix in TABLES if _is_file(path, name, suffix)]
-    if twice := [table for (name, table), (other, _) in pairwise(tables) if name == other]:
-        raise HwrError(f"{twice[0]} and {twice[0].stem}.csv: two tables of one split; keep one")
-    if tables:
-        tell_unused(path, [table.name for _, table in tables])
-        splits = {name: read_table(table) for name, table in tables}
+    if tables := one_table_each(path, SPLITS, TABLES):
+        tell_unused(path, [table.name for table in tables.values()])
+        splits = {name: read_table(table) for name, table in tables.items()}
     elif folders := split_folders(path, files_below(path, TRANSCRIPT)):
         splits = {name: read_pairs(path / name) for name in folders}
     else:
         splits = {"train": read_pairs(path)}
     check_disjoint(splits, where=path)
     return splits
-
-
-def _is_file(folder: Path, name: str, suffix: str) -> bool:
-    return (folder / f"{name}{suffix}").is_file()
 
 
 def read_table(path: str | Path) -> Lines:
