@@ -112,6 +112,8 @@ def fit(cfg: DictConfig, prepare: Callable[[DataModule], None] | None = None) ->
         trainer.callbacks.append(Record(partial(_record, plain, data)))  # type: ignore[attr-defined]
         with ranks.guarded(trainer):
             _run_fit(trainer, system, data, resume)
+            if trainer.is_global_zero and not (run_dir / "config.yaml").exists():  # nothing was to be learnt
+                _record(plain, data)
             metrics = {
                 **_best_epoch(trainer, run_dir),
                 "epochs": float(trainer.current_epoch),
@@ -158,8 +160,8 @@ def evaluate(cfg: DictConfig) -> Result:
     """
     with parts.one_line_errors(), memory.advised(partial(memory.eval_advice, cfg)):
         model = bundle.load(cfg.run)
-        decoder_name, other = cfg.decoder._target_.rpartition(".")[2], cfg.data is not None
-        if model.kind != "line" and decoder_name != "greedy":
+        decoder, other = parts.make(cfg.decoder, _partial_=True), cfg.data is not None
+        if model.kind != "line" and decoder.func is not greedy:
             raise HwrError(f"decoder: run={cfg.run} reads single characters, which need none; leave decoder out")
         data = parts.data_of(model, cfg.run, cfg.data)
         if other and cfg.split in data.apart:
@@ -167,9 +169,8 @@ def evaluate(cfg: DictConfig) -> Result:
                 "%s: %d of %d items, set apart as in training; a split of its own (%s.tsv or a folder %s) counts whole",
                 cfg.split, len(data.sets[cfg.split]), data.apart[cfg.split], cfg.split, cfg.split,
             )  # fmt: skip
-        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), other, str(cfg.split), decoder_name)
+        out = Path(cfg.output) if cfg.output else _eval_dir(Path(cfg.run), other, str(cfg.split), decoder.func)
         gallery = LineGallery(str(out)) if isinstance(data, LineDataModule) else Gallery(str(out))
-        decoder = parts.make(cfg.decoder, _partial_=True)
         trainer, system = _test(model, data, cfg.split, cfg.accelerator, decoder, [gallery])
         figures, tables = system.report()
         metrics = {**_logged(trainer, "test/"), **figures, **system.timings()}
@@ -320,6 +321,7 @@ def _words() -> list[str]:
     return [str(word) for word in words]
 
 
-def _eval_dir(run: Path, other: bool, split: str, decoder: str) -> Path:
+def _eval_dir(run: Path, other: bool, split: str, decoder: Callable[..., Decoder]) -> Path:
     home = run if run.is_dir() else Path("outputs") / run.stem
-    return home / ("eval_other_data" if other else "eval") / (split if decoder == "greedy" else f"{split}_{decoder}")
+    name = split if decoder is greedy else f"{split}_{decoder.__name__}"
+    return home / ("eval_other_data" if other else "eval") / name
