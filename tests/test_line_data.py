@@ -624,7 +624,7 @@ def test_iam(tmp_path, caplog):
     assert "Aachen (tr, va, te)" in caplog.text
     ok = IAM(str(root), lists=str(root / "IAM" / "splits"), segmentation="ok", **settings())
     ok.setup()
-    assert [line.name for line in ok.sets["train"].lost] == ["a01-000u-01"]
+    assert ok.sets["train"].names == ["a01-000u-00", "c03-003a-04"]
     apart = IAM(str(root), **settings())
     apart.setup()
     hands = writers_of(apart)
@@ -714,6 +714,16 @@ def test_casia_characters(tmp_path):
     train, val = (set(data.sets[name].writers.tolist()) for name in ("train", "val"))
     assert not train & val
     assert len(train | val) == 5
+
+
+def test_casia_characters_of_many_writers_in_one_file(tmp_path):
+    """As HWDB1.0 comes, unpacked into a folder or not."""
+    for name, offset in (("1.0train-gb1", 0), ("1.0test-gb1", 50)):
+        records = [(c, line_image(30, 24, offset + i)) for i, c in enumerate(codes("啊阿3A。") * 8)]
+        put(tmp_path / "HWDB1" / f"{name}.gnt", gnt(records))
+    data = of_characters(tmp_path)
+    assert {name: len(part) for name, part in data.sets.items()} == {"train": 32, "val": 8, "test": 40}
+    assert all(part.writers is None for part in data.sets.values())
 
 
 def test_casia_characters_without_a_test_part(tmp_path):

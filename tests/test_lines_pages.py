@@ -17,8 +17,8 @@ from line_fixtures import PageLine, alto, page_image, page_xml, save
 from PIL import Image
 
 from hwr.data.lines import Lines, check_disjoint
-from hwr.data.lines.page_xml import read_page
-from hwr.data.lines.pages import line_crops, read_pages, read_splits
+from hwr.data.lines.page_xml import page_text, read_page
+from hwr.data.lines.pages import find_image, line_crops, read_pages, read_splits
 from hwr.data.lines.polygons import cut, cut_straight
 from hwr.data.lines.write_back import write_back
 from hwr.errors import HwrError
@@ -478,6 +478,26 @@ def test_what_is_outside_the_splits_is_told(tmp_path, caplog):
     (tmp_path / "train").rename(tmp_path / "others")
     with pytest.raises(HwrError, match=r"test/ and, outside it, others/a\.xml: put what is for training into train/"):
         read_splits(tmp_path)
+
+
+def test_an_image_beside_the_page_counts_before_one_of_another_document(tmp_path):
+    xml = make(tmp_path / "doc2", alto([PageLine("a")], image="0001.jpg"), None, "0001.xml")
+    save(tmp_path / "0001.jpg", page_image(seed=1))
+    save(tmp_path / "doc2" / "0001.png", page_image())
+    assert find_image(xml, "0001.jpg") == tmp_path / "doc2" / "0001.png"
+    assert find_image(xml, "../0001.jpg").resolve() == tmp_path / "0001.jpg"
+    (tmp_path / "doc2" / "0001.png").unlink()
+    assert find_image(xml, "0001.jpg") == tmp_path / "0001.jpg"
+
+
+def test_a_word_without_a_text_leaves_no_transcript(tmp_path):
+    words = "".join(f"<Word>{text}</Word>" for text in ("<TextEquiv><Unicode>un</Unicode></TextEquiv>", ""))
+    assert page_text(ET.fromstring(f"<TextLine>{words}</TextLine>")) == ""
+
+
+def test_a_baseline_that_leads_far_away_costs_its_line_alone():
+    with pytest.raises(HwrError, match="too large to be straightened"):
+        cut_straight(page_image(), [(20, 30), (180, 30), (180, 60)], [(20, 50), (100, 9e8), (180, 50)])
 
 
 def test_items_are_picklable_and_differ_by_geometry_and_option(tmp_path):

@@ -183,6 +183,37 @@ def test_marks_left_open_take_no_other_row_along(tmp_path):
     assert [bad.name for bad in lines.rejected] == ["2.png", "5.png"]
 
 
+def test_cells_that_a_spreadsheet_has_quoted(tmp_path):
+    rows = ['"Il dit ""oui"""', '"Non"', 'dit "oui"', '""""']
+    lines = read_table(write_table(tmp_path / "t.tsv", [[f"{i}.png", text] for i, text in enumerate(rows)]))
+    assert list(texts(lines).values()) == ['Il dit "oui"', '"Non"', 'dit "oui"', '""""']
+
+
+def test_hidden_files_are_no_lines_and_links_lead_on(tmp_path):
+    """What macOS and notebooks leave; folders linked into the data, and one that leads back."""
+    for folder in ("a", "elsewhere", "a/.ipynb_checkpoints"):
+        save(tmp_path / folder / "1.png", line_image(seed=len(folder)))
+        (tmp_path / folder / "1.gt.txt").write_text(folder)
+    (tmp_path / "a" / "._1.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "a" / "._1.gt.txt").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "a" / "back").symlink_to(tmp_path / "a")
+    lines = read_pairs(tmp_path / "a")
+    assert texts(lines) == {"1": "a", "linked/1": "elsewhere"}
+    assert not lines.rejected
+
+
+def test_one_image_under_two_names_is_one(tmp_path):
+    for split in ("train", "test"):
+        write_table(tmp_path / f"{split}.tsv", [[f"missing/{split}.png", "a"]])
+    save(tmp_path / "a.png")
+    (tmp_path / "missing").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "missing" / f"{split}.png").symlink_to(tmp_path / "a.png")
+    with pytest.raises(HwrError, match="the image of"):
+        read_splits(tmp_path)
+
+
 def test_tables_and_folders_that_are_not_read_are_told(tmp_path, caplog):
     for name in ("train.tsv", "valid.tsv", "Test.tsv"):
         write_table(tmp_path / name, [[f"{name}.png", name]])

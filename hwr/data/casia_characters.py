@@ -14,6 +14,7 @@ import torch
 
 from hwr.data.base import CharacterDataModule
 from hwr.data.batches import CharacterSet
+from hwr.data.layout import files_below
 from hwr.data.lines.casia import read_gnt, split_folders
 from hwr.data.lines.items import Lines
 from hwr.errors import HwrError
@@ -66,7 +67,10 @@ class CASIACharacters(CharacterDataModule):
                 )
         sets = {
             name: CharacterSet(
-                part.images, torch.tensor([number[c] for c in part.texts]), part.names, np.array(part.writers)
+                part.images,
+                torch.tensor([number[c] for c in part.texts]),
+                part.names,
+                np.array(part.writers) if len(set(part.writers)) > 1 else None,  # one file of many writers: HWDB1.0
             )
             for name, part in parts.items()
         }
@@ -77,7 +81,7 @@ def _read(name: str, folders: Sequence[Path], root: Path, preprocess: CharacterP
     """The characters of one split, images uint8 (N, size, size); a file without a writer in its name is its own."""
     from rich.progress import track
 
-    files = sorted(p for folder in folders for p in folder.rglob("*") if p.suffix.lower() == ".gnt")
+    files = [p for folder in folders for p in ([folder] if folder.is_file() else files_below(folder, ".gnt"))]
     if not files:
         raise HwrError(f"{folders[0]}: no .gnt file in it")
     memory, texts, names, writers, bad = bytearray(), list[str](), list[str](), list[str](), list[str]()

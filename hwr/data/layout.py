@@ -14,11 +14,11 @@ log = logging.getLogger(__name__)
 
 
 def files_below(folder: Path, suffix: str = "") -> list[Path]:
-    """All files at any depth, in order.
+    """All files at any depth, in order, but for hidden ones (what macOS and notebooks leave beside the data).
 
     Args:
         folder: To look in.
-        suffix: What their names end with.
+        suffix: What their names end with, in small letters.
 
     Raises:
         HwrError: If a folder cannot be looked into: what is in it would be missing without a word.
@@ -27,8 +27,15 @@ def files_below(folder: Path, suffix: str = "") -> list[Path]:
     def fail(error: OSError) -> None:
         raise HwrError(f"{error.filename}: cannot be looked into ({error.strerror})") from None
 
-    walk = os.walk(folder, onerror=fail)
-    return sorted(Path(where) / name for where, _, names in walk for name in names if name.endswith(suffix))
+    found, seen = list[Path](), set[str]()
+    for where, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        if (real := os.path.realpath(where)) in seen:  # a link leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(where) / name for name in names if name.lower().endswith(suffix) and not name.startswith(".")]
+    return sorted(found)
 
 
 def split_folders(path: Path, files: Iterable[Path]) -> list[str]:

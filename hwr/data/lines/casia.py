@@ -23,6 +23,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from hwr.data.layout import files_below
 from hwr.data.lines.items import Grey, LineImage, Lines, Stamp, check_disjoint
 from hwr.errors import HwrError
 
@@ -135,7 +136,7 @@ def read_splits(root: str | Path, read: Callable[[Path], Lines] = read_dgrl) -> 
 
 
 def split_folders(root: Path) -> dict[str, list[Path]]:
-    """The folders of each split by their names, at any depth, or the root as ``train`` where no name tells.
+    """The folders (or files) of each split by their names, at any depth, or the root as ``train`` where no name tells.
 
     Raises:
         HwrError: If there is no such root.
@@ -144,8 +145,11 @@ def split_folders(root: Path) -> dict[str, list[Path]]:
         raise HwrError(f"{root}: no such folder; unpack the data set there, or set data.root or HWR_DATA_DIR")
     splits: dict[str, list[Path]] = {}
     unnamed: list[Path] = []
-    for folder in sorted(p for p in root.iterdir() if p.is_dir()):
+    for folder in sorted(p for p in root.iterdir() if p.is_dir() or p.suffix.lower() in (".gnt", ".dgrl")):
         split = next((split for split, mark in _SPLIT_NAMES.items() if re.search(mark, folder.name.lower())), None)
+        if split is None and folder.is_file():
+            unnamed.append(folder)
+            continue
         found = {split: [folder]} if split else split_folders(folder)
         if found == {"train": [folder]} and not split:
             unnamed.append(folder)
@@ -168,7 +172,7 @@ def _prefixed(lines: Lines, folder: str) -> Lines:
 
 def _read(path: Path, suffix: str, parse: Callable[[_Reader, Stamp, Lines, str], None]) -> Lines:
     path = path.expanduser()
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() == suffix) if path.is_dir() else [path]
+    files = files_below(path, suffix) if path.is_dir() else [path]
     if not files:
         raise HwrError(f"{path}: no {suffix} file in it")
     lines = Lines()
@@ -268,6 +272,6 @@ def _text(codes: bytes, length: int) -> tuple[str, str]:
 
 
 def _writer_and_text(name: str) -> tuple[str | None, str | None]:
-    """``501`` and ``P16`` of ``501-P16.dgrl``."""
+    """``501`` and ``P16`` of ``501-P16.dgrl``; ``1.0train-gb1.gnt`` holds many writers, whose numbers are not told."""
     writer, hyphen, text = Path(name).stem.partition("-")
-    return (writer or None, text or None) if hyphen else (None, None)
+    return (writer, text or None) if hyphen and writer.isdigit() else (None, None)

@@ -85,15 +85,18 @@ def read(
                 pass
     else:
         rows = _xml_rows(forms, level, writers, lines)
+    marked = 0
     for row in rows:
         form = form_of(row.name)
         if row.problem:
             lines.reject(row.name, row.problem)
         elif segmentation == "ok" and not row.segmented:
-            lines.reject(row.name, "marked err: may be badly segmented", row.text, writers.get(form))
+            marked += 1
         else:
             image = _image(root / level, row.name, form)
             lines.add(row.name, row.text, image, writers.get(form), form.rstrip(_ABC))
+    if marked:
+        log.warning("%s: %d %s marked err are left out (data.segmentation=ok)", root, marked, level)
     return lines.checked(root)
 
 

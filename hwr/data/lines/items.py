@@ -32,7 +32,7 @@ class Stamp:
     """A file as it was when it was listed: where one of these differs, the pixels may differ.
 
     Attributes:
-        path: Absolute.
+        path: Absolute, and what links lead to: a file under two names is one.
         size: Bytes.
         mtime_ns: Time of the last change, nanoseconds.
     """
@@ -56,7 +56,7 @@ class Stamp:
             raise HwrError(f"no image {path} ({getattr(error, 'strerror', None) or error})") from None
         if status.st_size == 0:
             raise HwrError(f"{path} is empty (0 bytes)")
-        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        return cls(os.path.realpath(path), status.st_size, status.st_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,7 +184,9 @@ def page_text(line: Element) -> str:
             if text.strip():
                 return text
     words, glyphs = ([page_text(e) for e in line if local(e.tag) == kind] for kind in ("Word", "Glyph"))
-    return " ".join(words) or "".join(glyphs)
+    if words:
+        return " ".join(words) if all(words) else ""  # with a word missing it is no transcript
+    return "".join(glyphs)
 
 
 def points(given: str | None) -> tuple[Point, ...]:

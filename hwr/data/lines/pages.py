@@ -229,10 +229,11 @@ def find_image(xml: Path, named: str) -> Path:
     for name in dict.fromkeys((named, unquote(named))):
         path = Path(name)
         inside = not path.is_absolute() and ":" not in name
-        tried += [folder / path for folder in folders if inside]
-        tried += [*(folder / path.name for folder in folders), *([path] if path.is_absolute() else [])]
-    stems = [folder / xml.stem for folder in folders]
-    tried += [Path(f"{stem}{end}") for stem in stems for s in sorted(IMAGE_SUFFIXES) for end in (s, s.upper())]
+        tried += [folder / path for folder in folders if inside and (folder == xml.parent or path.name != str(path))]
+        tried += [xml.parent / path.name, *([path] if path.is_absolute() else [])]
+    for folder in folders:
+        tried += [folder / Path(name).name for name in (named, unquote(named))]
+        tried += [folder / f"{xml.stem}{end}" for s in sorted(IMAGE_SUFFIXES) for end in (s, s.upper())]
     for image in tried:
         if os.path.isfile(image):  # no error, however long the name
             return image

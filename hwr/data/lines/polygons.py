@@ -59,10 +59,10 @@ def cut_straight(page: Grey, outline: Sequence[tuple[float, float]], baseline: S
     edge = _dense(np.asarray(outline, np.float64) - corner) - origin
     u, v = edge @ along, edge @ across
     v = v - np.interp(u, steps, heights)
-    columns = np.arange(np.floor(u.min()), np.ceil(u.max()) + 1)
-    rows = np.arange(np.floor(v.min()), np.ceil(v.max()) + 1)
-    if max(len(columns), len(rows), *part.shape) > _REMAP_LIMIT:
-        raise HwrError(f"a line of {len(columns)} x {len(rows)} pixels is too large to be straightened")
+    wide, high = (int(np.ceil(side.max()) - np.floor(side.min())) + 1 for side in (u, v))
+    if max(wide, high, *part.shape) > _REMAP_LIMIT:
+        raise HwrError(f"a line of {wide} x {high} pixels is too large to be straightened")
+    columns, rows = np.floor(u.min()) + np.arange(wide), np.floor(v.min()) + np.arange(high)
     down = np.interp(columns, steps, heights)[None, :] + rows[:, None]  # (H, W): distance from the chord
     x, y = ((origin[i] + columns[None, :] * along[i] + down * across[i]).astype(np.float32) for i in (0, 1))
     straight = cv2.remap(part, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -70,8 +70,8 @@ def cut_straight(page: Grey, outline: Sequence[tuple[float, float]], baseline: S
     filled = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
     if not len(filled[0]):
         raise HwrError("nothing of the outline is left after straightening")
-    high, wide = (slice(f[0], f[-1] + 1) for f in filled)
-    return _on_paper(np.asarray(straight, np.uint8)[high, wide], np.asarray(inside, np.uint8)[high, wide])
+    box = tuple(slice(f[0], f[-1] + 1) for f in filled)
+    return _on_paper(np.asarray(straight, np.uint8)[box], np.asarray(inside, np.uint8)[box])
 
 
 def around(baseline: Sequence[tuple[float, float]], spacing: float) -> list[tuple[float, float]]:

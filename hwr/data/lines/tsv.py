@@ -1,6 +1,7 @@
 """Lines from a table of images and transcripts, or from pairs of ``x.png`` and ``x.gt.txt``.
 
-A ``.tsv`` has a header, one line a row and no quoting: a quotation mark is a quotation mark. A ``.csv`` is quoted as in
+A ``.tsv`` has a header, one line a row and no quoting: a quotation mark is a quotation mark (but a cell that is quoted
+as in a ``.csv``, with doubled marks inside, is read as one). A ``.csv`` is quoted as in
 RFC 4180 and separated by commas, semicolons or tabs. Both are UTF-8 and have the columns ``image`` (a path relative to
 the table) and ``text``, perhaps ``writer``; other columns are passed over.
 """
@@ -135,9 +136,16 @@ def _rows(path: Path) -> Iterator[_Row]:
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if path.suffix.lower() == ".tsv":  # what csv.QUOTE_NONE does, without its limit on the length of a field
         for number, line in enumerate(lines, start=1):
-            yield _Row(number, line.split("\t"))
+            yield _Row(number, [_plain(cell) for cell in line.split("\t")])
     else:
         yield from _quoted_rows(lines, max(",;\t", key=lines[0].count))
+
+
+def _plain(cell: str) -> str:
+    """A cell without the quotation marks that pandas and spreadsheets put around one with such marks inside."""
+    inner = cell[1:-1]
+    quoted = len(cell) > 4 and cell[0] == cell[-1] == '"' and '""' in inner and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if quoted else cell
 
 
 def _quoted_rows(lines: list[str], delimiter: str) -> Iterator[_Row]:
