@@ -24,7 +24,7 @@ def greedy(model: Bundle) -> GreedyDecoder:
 
 def beam(
     model: Bundle,
-    width: int = 10,
+    width: int | None = None,
     lexicon: str | None = None,
     separators: str | None = " ",
     regex: str | None = None,
@@ -39,7 +39,7 @@ def beam(
 
     Args:
         model: The model of lines.
-        width: Number of prefixes kept after each frame.
+        width: Number of prefixes kept after each frame; None is 10, or 100 with a lexicon or an expression.
         lexicon: A file of words, one a line, UTF-8: nothing else is read.
         separators: Between words of the lexicon; with None or "" an image shows exactly one of its entries.
         regex: What an image shows matches this as a whole, see :class:`hwr.decoding.Regex`.
@@ -52,7 +52,9 @@ def beam(
     """
     if lexicon is not None and regex is not None:
         raise HwrError("decoder.lexicon and decoder.regex cannot both be given; keep one")
-    if not isinstance(width, int) or width < 1:
+    if width is None:
+        width = 10 if lexicon is None and regex is None else 100
+    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
         raise HwrError(f"decoder.width={width}: a whole number above 0 is needed")
     for name, value in {"lm_weight": lm_weight, "bonus": bonus}.items():
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
@@ -75,9 +77,14 @@ def beam(
     weight = tuned["weight"] if lm_weight is None else lm_weight
     extra = tuned["bonus"] if bonus is None else bonus
     if ngram is None or not weight:
-        ngram, extra = None, bonus or 0.0
+        ngram = None
+        if lm_weight or bonus:
+            key = "lm_weight" if lm_weight else "bonus"
+            mend = "make one with python -m hwr.ngram run=RUN, or give decoder.lm=FILE"
+            raise HwrError(f"decoder.{key}: there is no n-gram model that it would weigh; {mend}")
+    cutoff = 8.0 if constraint is None else 20.0  # what is allowed may be far less probable than what is not
     try:
-        return BeamDecoder(model.charset, width, constraint, ngram, weight, extra)
+        return BeamDecoder(model.charset, width, constraint, ngram, weight, extra, cutoff)
     except HwrError as error:
         raise HwrError(f"{lexicon}: {error}" if lexicon is not None else str(error)) from None
 
@@ -107,6 +114,9 @@ def read_tuning(ngram: Path) -> dict[str, float]:
     path = ngram.with_suffix(".json")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {name: float(content[name]) for name in ("weight", "bonus")}
+        found = {name: float(content[name]) for name in ("weight", "bonus")}
+        if not math.isfinite(found["bonus"]) or not 0 <= found["weight"] < math.inf:
+            raise ValueError(f"weight {found['weight']}, bonus {found['bonus']}")
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HwrError(f"{path}: damaged ({error}); make it again with python -m hwr.ngram run=RUN") from None

@@ -59,7 +59,8 @@ class LinePreprocess:
             raise HwrError(f"preprocess.height must be a whole number from 8 to 512, not {self.height!r}")
         if self.polarity not in POLARITIES:
             raise HwrError(f"preprocess.polarity must be one of {', '.join(POLARITIES)}, not {self.polarity!r}")
-        if not isinstance(self.median, int) or (self.median and not (0 < self.median < 256 and self.median % 2)):
+        whole = isinstance(self.median, int) and not isinstance(self.median, bool)
+        if not whole or (self.median and not (0 < self.median < 256 and self.median % 2)):
             raise HwrError(f"preprocess.median must be 0 (off) or odd and at most 255, not {self.median!r}")
         if not isinstance(self.max_width, int) or self.max_width < 1:
             raise HwrError(f"preprocess.max_width must be a whole number above 0, not {self.max_width!r}")
@@ -203,7 +204,8 @@ def _level(light: Grey) -> Grey:
     """Shears a line so that its ink neither climbs nor falls, and makes the rows that have ink the whole height.
 
     The slope is that of a straight line through the middles of the ink of short spans, fitted three times, each time
-    with less weight on the spans that are far from it (Holland and Welsch 1977). Short lines keep their slope.
+    with less weight on the spans that are far from it (Holland and Welsch 1977). Where the ink is not four times as
+    wide as the line is high, it is the shape of a few characters, and is kept.
     """
     height, width = light.shape
     paper = int(median(light))
@@ -215,7 +217,8 @@ def _level(light: Grey) -> Grey:
     middle = np.arange(height, dtype=np.float32) @ spans / np.maximum(mass, 1e-6)
     across = (np.arange(len(mass)) + 0.5) * (width / len(mass)) - width / 2
     slope, weight = 0.0, np.sqrt(mass)
-    for _ in range(3 if width >= 4 * height else 0):
+    inked = across[np.flatnonzero(mass)]
+    for _ in range(3 if inked[-1] - inked[0] >= 4 * height else 0):
         slope, offset = np.polyfit(across, middle, 1, w=weight)
         far = (middle - slope * across - offset) / (height / 4)
         weight = np.sqrt(mass) / (1 + np.square(far))

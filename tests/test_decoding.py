@@ -14,8 +14,11 @@ import pytest
 import torch
 from torch.nn.functional import ctc_loss
 
+from hwr.bundle import Bundle
+from hwr.decoders import beam
 from hwr.decoding import Automaton, BeamDecoder, CharNGram, GreedyDecoder, Hypothesis, Lexicon, Regex, best_path
 from hwr.errors import HwrError
+from hwr.line_preprocess import LinePreprocess
 from hwr.text import Charset
 
 AB = Charset("ab ")
@@ -494,3 +497,33 @@ def test_impossible_characters_still_spell_the_language():
     hypothesis = one(BeamDecoder(AB, constraint=Regex("a[ab]")), log_probs)
     assert re.fullmatch("a[ab]", hypothesis.text)
     assert (hypothesis.confidence, hypothesis.char_confidences) == (0.0, (0.0, 0.0))
+
+
+def test_what_is_allowed_counts_however_sure_the_network_is_of_what_is_not() -> None:
+    """An amount whose 0 looks like an O: the right one is 11 nats more probable than one without it."""
+    charset = Charset("0125O.")
+    frames = []
+    for character in "1O5.20":
+        row = np.full(7, -20.0)
+        row[charset.encode(character)[0]] = 0.0
+        if character == "O":
+            row[charset.encode("0")[0]] = -9.0
+        blank = np.full(7, -20.0)
+        blank[0] = 0.0
+        frames += [row, blank]
+    log_probs = torch.tensor(np.array(frames)).log_softmax(1)[None]
+    model = Bundle({}, tuple(charset.characters), LinePreprocess())
+    decoder = beam(model, regex=r"\d{1,3}\.\d\d")
+    assert decoder(log_probs, [len(frames)])[0].text == "105.20"
+
+
+@pytest.mark.parametrize("pattern", ["a{99999999999999999999}", "(" * 3000 + "a" + ")" * 3000])
+def test_expressions_beyond_what_can_be_parsed(pattern: str) -> None:
+    with pytest.raises(HwrError, match="regular expression"):
+        Regex(pattern)
+
+
+@pytest.mark.parametrize("setting", [{"bonus": 3.0}, {"lm_weight": 0.7}])
+def test_weights_of_a_language_model_that_is_not_there(setting: dict[str, float]) -> None:
+    with pytest.raises(HwrError, match=f"decoder.{next(iter(setting))}: there is no n-gram model"):
+        beam(Bundle({}, tuple("ab"), LinePreprocess()), **setting)

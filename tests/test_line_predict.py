@@ -159,7 +159,7 @@ def test_a_language_model_is_followed(call: Run, line_run: Path, scans: dict[str
         (["decoder.lm_weight=inf"], "a number"),
         (["decoder.lm_weight=-1"], "at least 0"),
         (["decoder.width=0"], "decoder.width=0"),
-        (["decoder.width=wide"], "a number"),
+        (["decoder.width=wide"], "decoder.width=wide: a whole number"),
         (["decoder.widht=3"], "did you mean decoder.width?"),
     ],
 )

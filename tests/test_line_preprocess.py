@@ -275,3 +275,23 @@ def test_settings_travel():
 def test_normalize():
     images = torch.tensor([[[0, 255], [51, 102]]], dtype=torch.uint8)
     torch.testing.assert_close(PREPARE.normalize(images), torch.tensor([[[[0.0, 1.0], [0.2, 0.4]]]]))
+
+
+@pytest.mark.parametrize("width", range(300, 1300, 50))
+def test_a_stroke_alone_in_a_wide_image_has_no_slope(width: int) -> None:
+    """Nothing is fitted to a single stroke, wherever it stands (that ended in an error of NumPy's)."""
+    image = np.full((64, width), 255, np.uint8)
+    image[12:52, width // 2 - 2 : width // 2 + 2] = 0
+    prepared = LinePreprocess(deskew=True)(image)
+    inked = np.flatnonzero((prepared > 128).any(0))
+    assert 2 <= len(inked) <= 8
+
+
+@pytest.mark.parametrize("x", [100, 470, 860, 1500])
+def test_a_few_characters_in_a_wide_image_keep_their_shape(x: int) -> None:
+    image = np.full((64, 1800), 255, np.uint8)
+    cv2.putText(image, "7 L 4", (x, 50), cv2.FONT_HERSHEY_SIMPLEX, 1.3, 0, 3, cv2.LINE_AA)
+    level, plain = (LinePreprocess(deskew=deskew)(image) for deskew in (True, False))
+    strokes = [np.flatnonzero((each > 128).any(0)) for each in (level, plain)]
+    spread = [(ink[-1] - ink[0]) / each.shape[1] for ink, each in zip(strokes, (level, plain), strict=True)]
+    assert spread[0] == pytest.approx(spread[1], abs=0.004)  # a shear would widen or narrow it

@@ -89,6 +89,7 @@ class BeamDecoder:
         model: A language model over the same charset.
         weight: Of the language model; tune it on validation data.
         bonus: In nats for each character, against the language model's liking for short texts; tune it likewise.
+            Without a model it is left aside.
         cutoff: A prefix is not continued by a character where that is this many nats less probable than the best
                 prefix with the best class of the frame.
 

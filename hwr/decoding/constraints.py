@@ -160,8 +160,8 @@ class Regex:
         self.pattern = unicodedata.normalize("NFC", pattern)
         try:
             parsed = _parser.parse(self.pattern)
-        except re.error as error:
-            raise HwrError(f"regular expression {pattern!r}: {error}") from error
+        except (re.error, OverflowError, RecursionError) as error:
+            raise HwrError(f"regular expression {pattern[:200]!r}: {error}") from error
         if parsed.state.flags & ~re.UNICODE.value:
             raise HwrError(f"regular expression {pattern!r}: flags such as (?i) are not supported; write [aA]")
         items = list(parsed)

@@ -19,7 +19,7 @@ from hwr.files import write_json
 from hwr.line_preprocess import LinePreprocess
 from hwr.threads import in_threads
 
-VERSION = 3  # of the preparation: a change of what LinePreprocess computes needs a new one
+VERSION = 4  # of the preparation: a change of what LinePreprocess computes needs a new one
 log = logging.getLogger(__name__)
 
 
