@@ -214,6 +214,8 @@ def _from_directory(folder: Path) -> Bundle:
         weights = load_file(folder / "weights.safetensors")
     except Exception as error:
         raise HwrError(f"{folder}: a damaged bundle ({_first_line(error)}); export or copy it again") from None
+    if any(bool(value.isnan().any()) for value in weights.values()):
+        raise HwrError(f"{folder}: a damaged bundle (weights that are no numbers); export or copy it again")
     bundle = _from_description(description, folder)
     ngram = folder / "ngram.npz" if (folder / "ngram.json").is_file() else None
     figures = {"metrics": description.get("metrics", {}), "about": description.get("about", {})}

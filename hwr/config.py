@@ -239,6 +239,7 @@ def _one_line(config_name: str) -> Iterator[None]:
             errno.EFBIG: f"files may not grow so large here (ulimit -f); allow it, then {again}",
             errno.EROFS: "cannot be written; choose another place with hydra.run.dir=FOLDER",
             errno.EACCES: "permission denied; where runs go, another place is chosen with hydra.run.dir=FOLDER",
+            errno.ENOENT: "there is no such file or folder, and none can be made",
             errno.EISDIR: "a folder stands where a file is needed",
             errno.EEXIST: "a file stands where a folder is needed",
             errno.ENOTDIR: "a file stands where a folder is needed",

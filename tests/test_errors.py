@@ -14,6 +14,7 @@ import pytest
 import torch
 from line_model import SETTINGS, texts, write_split
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from hwr import HwrError, Recognizer, bundle
 from hwr.config import compose
@@ -151,9 +152,16 @@ def edited(model: Path, **changes: object) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
+def no_numbers(model: Path) -> None:
+    weights = load_file(model / "weights.safetensors")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, model / "weights.safetensors")
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "truncated weights": (truncated, "damaged bundle"),
     "no weights": (no_weights, "damaged bundle"),
+    "weights of NaN": (no_numbers, "weights that are no numbers"),
     "malformed JSON": (no_json, "damaged bundle"),
     "newer format": (lambda model: edited(model, format=99), "upgrade hwr"),
     "code": (lambda model: edited(model, network={"_target_": "os.system", "command": "true"}), "is not one of"),
@@ -177,6 +185,14 @@ def test_damaged_bundle(kind: str, model: Path) -> None:
     damage(model)
     with pytest.raises(HwrError, match=words):
         Recognizer.load(model)
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder here refuses its owner")
+@pytest.mark.parametrize("key", ["output", "save_seen"])
+def test_places_that_cannot_be_made(key: str, call: Run, model: Path) -> None:
+    image = model.parent / "image.png"
+    Image.fromarray(np.pad(np.zeros((20, 4), np.uint8), 12, constant_values=255)).save(image)
+    the_error(call("predict", f"model={model}", f"images={image}", "format=csv", f"{key}=/proc/none/x.csv"), "predict")
 
 
 def test_damaged_bundle_on_the_command_line(call: Run, model: Path) -> None:
